@@ -1,0 +1,29 @@
+"""The engine: tensors, the tape they are recorded on, and the walk back along it."""
+
+from .engine import backward, grad
+from .gradcheck import GradientError, gradcheck, gradgradcheck
+from .mode import detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from .operation import Array, Operation, op
+from .placed import Placed
+from .tensor import Tensor, tensor
+from .trace import Trace, trace
+
+__all__ = [
+    "Array",
+    "GradientError",
+    "Operation",
+    "Placed",
+    "Tensor",
+    "Trace",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "is_grad_enabled",
+    "no_grad",
+    "op",
+    "tensor",
+    "trace",
+]

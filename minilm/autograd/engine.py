@@ -1,0 +1,433 @@
+"""The backward walk: from outputs to inputs along the tape, each operation once, after all that depend on it.
+
+The walk is iterative and linear in the number of operations. It computes no gradient that nobody asked for, drops
+what an operation kept as soon as its rule has run, and undoes broadcasting and checks shapes and dtypes for all rules.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minilm import backend
+
+from .errors import where_called
+from .mode import enable_grad, no_grad, state
+from .operation import Array, Node, Operation, Rule, has_nonfinite, op
+from .placed import Placed
+from .tensor import Tensor
+
+__all__ = ["backward", "grad"]
+
+
+def backward(output: Tensor, gradient=None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
+    """Adds the gradient of `output` to `.grad` of every leaf that it was computed from; see `Tensor.backward`."""
+    seeds = [_seed(output, gradient, create_graph)]
+    for leaf, total in _walk([output], seeds, None, retain_graph or create_graph, create_graph).values():
+        _accumulate_into_leaf(leaf, total, create_graph)
+
+
+def grad(
+    outputs,
+    inputs,
+    grad_outputs=None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    retain_graph: bool | None = None,
+):
+    """The gradients of `outputs` (a tensor or several) with respect to `inputs` (leaves or not), without touching `.grad`.
+
+    `grad_outputs` weighs the outputs (ones for a single element). Returns a tuple of Tensors, one an input; an input
+    that the outputs do not depend on is an error, or None with `allow_unused`. `create_graph` makes the result itself
+    differentiable. The graph is freed unless `retain_graph` (its default is `create_graph`).
+
+    >>> import minilm
+    >>> x = minilm.tensor(3.0, requires_grad=True)
+    >>> (dy,) = minilm.grad(x**3, x, create_graph=True)
+    >>> (ddy,) = minilm.grad(dy, x)
+    >>> dy.item(), ddy.item()
+    (27.0, 18.0)
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    weights = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
+    if grad_outputs is None:
+        weights = [None] * len(outputs)
+    if len(weights) != len(outputs):
+        raise ValueError(f"grad got {len(outputs)} outputs and {len(weights)} grad_outputs; give one for each output")
+    for i, x in enumerate(inputs):
+        if not x.requires_grad:
+            raise ValueError(f"input {i} of grad (shape {x.shape}) does not require a gradient")
+    seeds = [_seed(output, weight, create_graph) for output, weight in zip(outputs, weights)]
+    keep = create_graph if retain_graph is None else retain_graph
+    found = _walk(outputs, seeds, inputs, keep, create_graph)
+    unused = [i for i, x in enumerate(inputs) if _key(x) not in found]
+    if unused and not allow_unused:
+        raise ValueError(
+            f"the outputs do not depend on input {unused[0]} of grad (shape {inputs[unused[0]].shape}); "
+            "pass allow_unused=True to get None for it"
+        )
+    results = (found[_key(x)][1] if _key(x) in found else None for x in inputs)
+    return tuple(x if x is None or isinstance(x, Tensor) else Tensor(x.array) for x in results)
+
+
+class _Sum:
+    """A gradient that contributions are added to; `owned` says that nobody else can see the array."""
+
+    __slots__ = ("array", "owned")
+
+    def __init__(self, array, owned: bool) -> None:
+        self.array = array
+        self.owned = owned
+
+    def add(self, array) -> None:
+        if isinstance(array, Placed):
+            if not self.owned:
+                self.array, self.owned = self.array.copy(), True
+            array.add_to(self.array)
+        elif self.owned and self.array.dtype == array.dtype:
+            self.array += array
+        else:
+            self.array, self.owned = self.array + array, True
+
+
+def _key(tensor: Tensor):
+    """What the gradient of a tensor is filed under: outputs of an operation by their place on the tape."""
+    return id(tensor) if tensor._node is None else (id(tensor._node), tensor._slot)
+
+
+def _seed(output: Tensor, gradient, create_graph: bool):
+    """The gradient that a walk starts with at `output`."""
+    if not output.requires_grad:
+        raise ValueError(
+            "this tensor does not require a gradient: no input of its computation did, or it was made under no_grad()"
+        )
+    xp = backend.array_module(output._data)
+    if gradient is None:
+        if output.size != 1:
+            raise ValueError(
+                f"backward from a tensor of shape {output.shape} needs a gradient of that shape; or reduce it to one "
+                "element first, with .sum() or .mean()"
+            )
+        gradient = xp.ones_like(output._data)
+    if not isinstance(gradient, Tensor):
+        gradient = Tensor(backend.as_array(gradient, output.dtype))
+    if gradient.shape != output.shape:
+        raise ValueError(
+            f"the gradient for a tensor of shape {output.shape} has shape {gradient.shape}; they must agree"
+        )
+    return gradient if create_graph else gradient._data.astype(output.dtype, copy=False)
+
+
+def _order(outputs: list[Tensor]) -> list:
+    """Nodes and leaves, inputs before what is computed from them (depth-first, without recursion)."""
+    order: list = []
+    seen: set[int] = set()
+    for output in outputs:
+        root = output if output._node is None else output._node
+        stack = [(root, False)]
+        while stack:
+            item, finished = stack.pop()
+            if finished:
+                order.append(item)
+            elif id(item) not in seen:
+                seen.add(id(item))
+                stack.append((item, True))
+                if isinstance(item, Node):
+                    if item.kept is None:
+                        raise _freed(item)
+                    stack += [(edge[0], False) for edge in item.edges if edge is not None and id(edge[0]) not in seen]
+    return order
+
+
+def _walk(outputs: list[Tensor], seeds: list, targets: list[Tensor] | None, retain: bool, create: bool) -> dict:
+    """Gradients by `_key`: of the `targets` as `(target, gradient)`, or of all leaves where `targets` is None."""
+    order = _order(outputs)
+    wanted = None if targets is None else {_key(target): target for target in targets}
+    useful = None if wanted is None else _useful(order, wanted)
+    sums: dict = {}
+    for output, seed in zip(outputs, seeds):
+        _contribute(sums, _key(output), seed, False, create)
+    found: dict = {}
+    with enable_grad() if create else no_grad():
+        while order:
+            item = order.pop()
+            if isinstance(item, Tensor):
+                total = sums.pop(id(item), None)
+                if total is not None and (wanted is None or id(item) in wanted):
+                    total = _run_hooks(item._hooks, total, item.shape, create)
+                    found[id(item)] = (item, total)
+                continue
+            gradients = [_finished(sums, item, slot, wanted, found, create) for slot in range(len(item.outputs))]
+            if any(g is not None for g in gradients) and (useful is None or id(item) in useful):
+                _step(item, gradients, sums, useful, wanted, create)
+            if not retain:
+                item.kept = None
+                item.versions = ()
+                item.edges = ()
+            del gradients
+    return found
+
+
+def _useful(order: list, wanted: dict) -> set[int]:
+    """The ids of nodes that a path from the outputs to a wanted input goes through."""
+    useful: set[int] = set()
+    for item in order:
+        if isinstance(item, Node) and any(e is not None and _leads(e, useful, wanted) for e in item.edges):
+            useful.add(id(item))
+    return useful
+
+
+def _leads(edge: tuple, useful: set[int], wanted: dict) -> bool:
+    source, slot = edge[0], edge[1]
+    if isinstance(source, Tensor):
+        return id(source) in wanted
+    return id(source) in useful or (id(source), slot) in wanted
+
+
+def _finished(sums: dict, node: Node, slot: int, wanted: dict | None, found: dict, create: bool):
+    """The whole gradient of one output of `node`, after its hooks; None if nothing reached it."""
+    key = (id(node), slot)
+    total = sums.pop(key, None)
+    if total is None:
+        return None
+    if node.hooks is not None:
+        total = _run_hooks(node.hooks.get(slot), total, node.outputs[slot][0], create)
+    if wanted is not None and key in wanted:
+        found[key] = (wanted[key], total if create else _Sum(total.array, False))
+    return total
+
+
+def _run_hooks(hooks, total, shape: tuple, create: bool):
+    for hook in list(hooks or ()):
+        given = total if create else Tensor(total.array)
+        replaced = hook(given)
+        if replaced is None:
+            total = total if create else _Sum(total.array, False)
+            continue
+        replaced = replaced if isinstance(replaced, Tensor) else Tensor(backend.as_array(replaced))
+        if replaced.shape != shape:
+            raise ValueError(f"a gradient hook returned shape {replaced.shape} for a tensor of shape {shape}")
+        total = replaced if create else _Sum(replaced._data, False)
+    return total
+
+
+def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool) -> None:
+    """Runs the rules of one node and hands their gradients on."""
+    operation = node.operation
+    _check_versions(node)
+    needs = [e is not None and (useful is None or _leads(e, useful, wanted)) for e in node.edges]
+    g = _output_gradient(node, gradients, create)
+    tracer = state.trace
+    token = tracer.start() if tracer is not None else None
+    if create and operation.composed is not None:
+        results = _through_composition(node, g, needs)
+    elif create and any(_is_float(node.kept.get(name)) for name in operation.keeps):
+        raise RuntimeError(f"{operation.name} has no composition, so its gradient can't be differentiated; add one")
+    else:
+        results = _through_rules(node, g, needs, create)
+    if tracer is not None:
+        tracer.backward(node, token)
+    for position, result in enumerate(results):
+        edge = node.edges[position]
+        if result is None or edge is None:
+            continue
+        source, slot, shape, dtype = edge
+        aliased = _aliased(result, g, node.kept) or any(result is other for other in results[:position])
+        fitted = _fitted(operation, position, result, shape, dtype)
+        if state.anomaly:
+            _check_gradient(node, position, fitted)
+        key = id(source) if isinstance(source, Tensor) else (id(source), slot)
+        _contribute(sums, key, fitted, fitted is not result or not aliased, create)
+
+
+def _output_gradient(node: Node, gradients: list, create: bool):
+    """What the rules get as `g`: the gradient, or for several outputs a tuple with zeros where none came."""
+    arrays = [g if create or g is None else g.array for g in gradients]
+    if len(arrays) == 1:
+        return arrays[0]
+    some = next(g for g in arrays if g is not None)
+    xp = backend.array_module(some._data if create else some)
+    for slot, (shape, dtype) in enumerate(node.outputs):
+        if arrays[slot] is None:
+            zeros = xp.zeros(shape, dtype if dtype.kind == "f" else some.dtype)
+            arrays[slot] = Tensor(zeros) if create else zeros
+    return tuple(arrays)
+
+
+def _through_rules(node: Node, g, needs: list[bool], create: bool) -> list:
+    operation = node.operation
+    results: list = [None] * len(node.edges)
+    if not operation.rules:
+        raise RuntimeError(f"{operation.name} has no gradient; use it on detached tensors, or give it a rule")
+    for rule in operation.rules:
+        positions = range(len(node.edges)) if operation.variadic else rule.positions
+        if not any(needs[p] for p in positions):
+            continue
+        values = [_rule_value(node, name, rule, positions, needs, create) for name in rule.wants]
+        out = (
+            rule.function(g, *values) if not _keyword_only(rule) else rule.function(g, **dict(zip(rule.wants, values)))
+        )
+        out = out if isinstance(out, (tuple, list)) else (out,)
+        if len(out) != len(positions):
+            raise ValueError(
+                f"a gradient rule of {operation.name} returned {len(out)} gradients for {len(positions)} inputs; "
+                "return one for each (None where there is none)"
+            )
+        for position, result in zip(positions, out):
+            if needs[position]:
+                results[position] = result
+    return results
+
+
+def _keyword_only(rule: Rule) -> bool:
+    code = getattr(rule.function, "__code__", None)
+    return code is None or code.co_kwonlyargcount > 0
+
+
+def _rule_value(node: Node, name: str, rule: Rule, positions, needs: list[bool], create: bool):
+    """What a rule gets for the parameter `name`: raw arrays, or Tensors on the tape while a graph is created."""
+    if name == "needs":
+        return tuple(needs[p] for p in positions)
+    kept = node.kept
+    if name not in kept:
+        return node.settings[name]
+    value = kept[name]
+    if name == "y" and create:
+        if not isinstance(value, tuple):
+            return _output_tensor(node, value, 0)
+        return tuple(_output_tensor(node, part, slot) for slot, part in enumerate(value))
+    if create or name.endswith("_shape"):
+        return value
+    if isinstance(value, tuple) and node.operation.variadic:
+        return tuple(_raw(part) for part in value)
+    return _raw(value)
+
+
+def _raw(value):
+    return value._data if isinstance(value, Tensor) else value
+
+
+def _output_tensor(node: Node, array, slot: int) -> Tensor:
+    tensor = Tensor(array, True)
+    tensor._node = node
+    tensor._slot = slot
+    return tensor
+
+
+def _through_composition(node: Node, g, needs: list[bool]) -> list:
+    """The gradient of a fused operation, by differentiating the composition of simple operations that stands for it."""
+    names = node.operation.inputs
+    inputs = [node.kept[name] for name in names]
+    # Stand-ins for the inputs, so that this walk ends here even where one input was computed from another.
+    stand_ins = [_identity(x) if need else x for x, need in zip(inputs, needs)]
+    y = node.operation.composed(*stand_ins, **node.settings)
+    wanted = [x for x, need in zip(stand_ins, needs) if need]
+    found = iter(grad(y, wanted, g, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needs]
+
+
+@op(view=True)
+def _identity(x: Array):
+    return x[...]
+
+
+@_identity.gradient
+def _(g):
+    return g
+
+
+def _fitted(operation: Operation, position: int, gradient, shape: tuple, dtype):
+    """The gradient of an input in that input's shape and dtype: broadcasting undone, or an error that says what is off."""
+    if isinstance(gradient, np.generic):
+        gradient = np.asarray(gradient)
+    if not isinstance(gradient, Placed) and gradient.shape != shape:
+        gradient = _unbroadcast(operation, position, gradient, shape)
+    if gradient.dtype != dtype:
+        if gradient.dtype.kind not in "f" and gradient.dtype.name != "bfloat16":
+            raise TypeError(f"the gradient rule of {operation.name} returned {gradient.dtype} for an input of {dtype}")
+        gradient = gradient.astype(dtype)
+    return gradient
+
+
+def _unbroadcast(operation: Operation, position: int, gradient, shape: tuple):
+    """Sums `gradient` over the axes along which an input of `shape` was repeated."""
+    extra = len(gradient.shape) - len(shape)
+    inner = gradient.shape[max(extra, 0) :]
+    if extra < 0 or any(want not in (1, have) for want, have in zip(shape, inner)):
+        name = operation.inputs[0 if operation.variadic else position]
+        raise ValueError(
+            f"the gradient rule of {operation.name} returned shape {gradient.shape} for its input {name!r}, which has "
+            f"shape {shape}; a gradient has its input's shape, or one that it broadcasts to"
+        )
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, (want, have) in enumerate(zip(shape, inner)) if want == 1 and have != 1
+    )
+    return gradient.sum(axis=axes).reshape(shape) if axes else gradient.reshape(shape)
+
+
+def _contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
+    total = sums.get(key)
+    if create:
+        sums[key] = gradient if total is None else total + gradient
+    elif total is not None:
+        total.add(gradient)
+    elif isinstance(gradient, Placed):
+        sums[key] = _Sum(gradient.dense(), True)
+    else:
+        sums[key] = _Sum(gradient, owned)
+
+
+def _aliased(result, g, kept: dict) -> bool:
+    """Whether somebody else may see this array: it is `g`, or a view, or was kept for the rule."""
+    if isinstance(result, (Tensor, Placed)):
+        return False
+    if (
+        getattr(result, "base", None) is not None
+        or result is g
+        or (isinstance(g, tuple) and any(result is x for x in g))
+    ):
+        return True
+    return any(result is _raw(value) for value in kept.values())
+
+
+def _accumulate_into_leaf(leaf: Tensor, total, create: bool) -> None:
+    if create:
+        leaf.grad = total if leaf.grad is None else leaf.grad + total
+    elif leaf.grad is None:
+        array = total.array if total.owned and total.array.flags.c_contiguous else total.array.copy()
+        leaf.grad = Tensor(array)
+    elif leaf.grad._node is None:
+        leaf.grad._data += total.array
+        leaf.grad.bump_version()
+    else:
+        leaf.grad = Tensor(leaf.grad._data + total.array)
+
+
+def _check_versions(node: Node) -> None:
+    for name, version, when_kept in node.versions:
+        if version[0] != when_kept:
+            raise RuntimeError(
+                f"{node.operation.name} kept {name!r} for its gradient, and it was changed in place since "
+                f"({version[0] - when_kept} times); change a copy instead, or walk back before changing it"
+            )
+
+
+def _freed(node: Node) -> RuntimeError:
+    return RuntimeError(
+        f"the graph was freed by an earlier backward (at {node.operation.name}); call that one with retain_graph=True "
+        "to walk it again, or compute the forward pass anew"
+    )
+
+
+def _check_gradient(node: Node, position: int, gradient) -> None:
+    array = gradient.values if isinstance(gradient, Placed) else _raw(gradient)
+    if has_nonfinite(array):
+        name = node.operation.inputs[0 if node.operation.variadic else position]
+        raise FloatingPointError(
+            f"the gradient of {node.operation.name} for its input {name!r} has NaN or inf. The operation was called at "
+            f"{node.line or where_called()}"
+        )
+
+
+def _is_float(value) -> bool:
+    return getattr(getattr(value, "dtype", None), "kind", "") == "f"

@@ -1,0 +1,123 @@
+"""Gradients against finite differences: the test that every operation passes, and that users' own should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minilm import backend
+
+from .engine import grad
+from .mode import no_grad
+from .tensor import Tensor
+
+__all__ = ["GradientError", "gradcheck", "gradgradcheck"]
+
+
+class GradientError(AssertionError):
+    """A gradient differs from the finite difference; the message says where and by how much."""
+
+
+def gradcheck(
+    function: Callable, inputs, *, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-4, seed: int = 0
+) -> bool:
+    """Checks `function`'s gradients by central differences, (f(x + eps) - f(x - eps)) / 2 eps; True or a GradientError.
+
+    `inputs` is a tensor or a sequence of them, each in float64 (in float32 the differences are mostly rounding);
+    those that require a gradient are checked, element by element. The outputs, one or several, are weighed by random
+    numbers. A function that draws random numbers must draw the same ones at each call.
+
+    >>> import minilm
+    >>> x = minilm.tensor([[0.5, -1.0]], dtype="float64", requires_grad=True)
+    >>> gradcheck(lambda x: minilm.ops.tanh(x), x)
+    True
+    """
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck needs an input that requires a gradient")
+    for i in checked:
+        if inputs[i].dtype != np.float64:
+            raise TypeError(f"gradcheck needs float64 inputs, input {i} is {inputs[i].dtype}; use .to('float64')")
+    outputs = _outputs(function, inputs)
+    random = backend.Generator(seed)
+    weights = [random.normal(y.shape, dtype="float64", device=y.device) for y in outputs]
+    analytic = grad(outputs, [inputs[i] for i in checked], weights, allow_unused=True)
+    for i, found in zip(checked, analytic):
+        numeric = _finite_differences(function, inputs, i, weights, eps)
+        values = np.zeros(inputs[i].shape) if found is None else found.numpy()
+        _compare(function, i, values, numeric, atol, rtol)
+    return True
+
+
+def gradgradcheck(
+    function: Callable, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, seed: int = 0
+) -> bool:
+    """Checks second derivatives: `gradcheck` of the gradient of `function`, in its inputs and in the output's gradient."""
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    outputs = _outputs(function, inputs)
+    random = backend.Generator(seed + 1)
+    weights = [Tensor(random.normal(y.shape, dtype="float64", device=y.device), True) for y in outputs]
+
+    def gradient(*values):
+        given, weighing = list(values[: len(inputs)]), list(values[len(inputs) :])
+        results = grad(
+            _outputs(function, given), [given[i] for i in checked], weighing, create_graph=True, allow_unused=True
+        )
+        # A gradient that depends on nothing (that of a sum, say) has no derivative to check.
+        return tuple(
+            g if g is not None and g.requires_grad else Tensor(given[i].data * 0) for i, g in zip(checked, results)
+        )
+
+    return gradcheck(gradient, [*inputs, *weights], eps=eps, atol=atol, rtol=rtol, seed=seed)
+
+
+def _outputs(function: Callable, inputs: list) -> list[Tensor]:
+    out = function(*inputs)
+    outputs = list(out) if isinstance(out, (tuple, list)) else [out]
+    return [y for y in outputs if isinstance(y, Tensor) and y.requires_grad] or _no_output()
+
+
+def _no_output():
+    raise ValueError("the function has no output that requires a gradient; does it use its inputs?")
+
+
+def _finite_differences(function: Callable, inputs: list, which: int, weights: list, eps: float) -> np.ndarray:
+    base = inputs[which].numpy()
+    numeric = np.zeros(base.shape)
+    for place in np.ndindex(base.shape):
+        sides = []
+        for step in (eps, -eps):
+            moved = base.copy()
+            moved[place] += step
+            shifted = Tensor(backend.to_device(moved, inputs[which].device), True)
+            values = [*inputs[:which], shifted, *inputs[which + 1 :]]
+            outputs = _outputs(function, values)
+            with no_grad():
+                sides.append(
+                    sum(
+                        float((y.data * w if not isinstance(w, Tensor) else y.data * w.data).sum())
+                        for y, w in zip(outputs, weights)
+                    )
+                )
+        numeric[place] = (sides[0] - sides[1]) / (2 * eps)
+    return numeric
+
+
+def _compare(
+    function: Callable, which: int, analytic: np.ndarray, numeric: np.ndarray, atol: float, rtol: float
+) -> None:
+    error = np.abs(analytic - numeric)
+    bad = ~(error <= atol + rtol * np.abs(numeric))  # so that NaN counts as bad
+    if not bad.any():
+        return
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
+    name = getattr(function, "__name__", repr(function))
+    raise GradientError(
+        f"the gradient of {name} for input {which} is wrong at {int(bad.sum())} of {bad.size} elements. Worst at index "
+        f"{tuple(int(i) for i in worst)}: computed {analytic[worst]:.6g}, by finite differences {numeric[worst]:.6g} "
+        f"(off by {error[worst]:.3g}, allowed {atol + rtol * abs(numeric[worst]):.3g}). Where they differ by a constant "
+        "factor, look for a forgotten scale; where only repeated indices or broadcast axes differ, for a missing sum."
+    )

@@ -1,0 +1,70 @@
+"""What the engine is doing right now, in this thread: recording or not, watching for NaN or not, tracing or not."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ContextDecorator
+
+__all__ = ["detect_anomaly", "enable_grad", "is_grad_enabled", "no_grad", "state"]
+
+
+class _State(threading.local):
+    recording = True
+    anomaly = False
+    trace = None
+
+
+state = _State()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded for a backward pass."""
+    return state.recording
+
+
+class _Switch(ContextDecorator):
+    """Sets one attribute of the state for the length of a `with` block or a decorated function; may be nested."""
+
+    attribute: str
+    value: bool
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self):
+        self._before.append(getattr(state, self.attribute))
+        setattr(state, self.attribute, self.value)
+        return self
+
+    def __exit__(self, *_) -> None:
+        setattr(state, self.attribute, self._before.pop())
+
+
+class no_grad(_Switch):
+    """Inside it nothing is recorded: results never require a gradient. A context manager and a decorator.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0], requires_grad=True)
+    >>> with minilm.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+
+    attribute, value = "recording", False
+
+
+class enable_grad(_Switch):
+    """Undoes an outer `no_grad`."""
+
+    attribute, value = "recording", True
+
+
+class detect_anomaly(_Switch):
+    """Inside it, forward and backward, the first operation that makes a NaN or inf is named in a FloatingPointError.
+
+    The error of a backward pass shows the line of the forward pass that called the operation. Every array is looked
+    at, which takes time: for finding a fault, not for training.
+    """
+
+    attribute, value = "anomaly", True

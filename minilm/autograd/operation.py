@@ -1,0 +1,349 @@
+"""`@op`: how an operation and its gradient are written, and what a call of one records.
+
+    @op
+    def multiply(a: Array, b: Array):
+        return a * b
+
+    @multiply.gradient("a")
+    def _(g, b):
+        return g * b
+
+The forward function takes raw arrays: the parameters annotated `Array` are its differentiable inputs, all others are
+settings. A gradient rule names by its parameters what it needs: `g` (the output's gradient), inputs by name, `y` (the
+output), settings, `NAME_shape` (an input's shape without its values), `needs` (which of its inputs want a gradient).
+Only what the rules that will run have named is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from minilm import backend
+
+from .errors import where_called
+from .mode import state
+from .tensor import Tensor
+
+__all__ = ["Array", "Node", "Operation", "op"]
+
+
+class Array:
+    """Annotation of an operation's differentiable inputs."""
+
+
+class Rule:
+    """A gradient rule: for which inputs it speaks and what it wants to see."""
+
+    def __init__(self, function: Callable, positions: tuple[int, ...]) -> None:
+        self.function = function
+        self.positions = positions
+        self.wants = tuple(inspect.signature(function).parameters)[1:]
+
+
+class Node:
+    """One recorded call: what was kept of it, and where the gradients of its inputs go."""
+
+    __slots__ = ("__weakref__", "edges", "hooks", "kept", "line", "operation", "outputs", "settings", "versions")
+
+    def __init__(self, operation: Operation, edges: tuple, settings: dict) -> None:
+        self.operation = operation
+        self.edges = edges  # an input: None, or (Node or leaf Tensor, slot, shape, dtype)
+        self.settings = settings
+        self.kept: dict | None = None  # by the names that rules use; None once freed
+        self.versions: list = []  # (name, version counter, its value when kept)
+        self.outputs: list = []  # (shape, dtype) of each output
+        self.hooks: dict | None = None
+        self.line: str | None = None  # where it was called, in anomaly mode
+
+    def hooks_of(self, slot: int) -> list:
+        if self.hooks is None:
+            self.hooks = {}
+        return self.hooks.setdefault(slot, [])
+
+
+class Operation:
+    """A differentiable function of arrays. Call it with raw arrays for a raw array, with any Tensor for a Tensor."""
+
+    def __init__(self, forward: Callable, *, keeps: tuple[str, ...] = (), view: bool = False) -> None:
+        self.forward = forward
+        self.name = forward.__name__.strip("_")
+        self.keeps = keeps  # names of what the forward function returns beyond its output, for the rules
+        self.view = view  # the output shares the first input's memory
+        self.rules: list[Rule] = []
+        self.composed: Callable | None = None
+        parameters = inspect.signature(forward, eval_str=False).parameters.values()
+        arrays = [p for p in parameters if p.annotation in (Array, "Array")]
+        self.variadic = bool(arrays) and arrays[0].kind is inspect.Parameter.VAR_POSITIONAL
+        self.inputs = tuple(p.name for p in arrays)
+        self.parameters = tuple(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL)
+        # Whether a call with one argument for each input needs no binding.
+        self._simple = not self.variadic and self.parameters[: len(self.inputs)] == self.inputs
+        self.required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty and not self.variadic)
+        self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        self.settings = {name: value for name, value in self.defaults.items() if name not in self.inputs}
+        self.__doc__ = forward.__doc__
+        self.__name__ = self.name
+        self.__module__ = forward.__module__
+        self.__wrapped__ = forward
+        self.__signature__ = inspect.signature(forward)
+
+    def gradient(self, *which) -> Callable:
+        """Decorator for a rule: `@f.gradient` for all inputs at once, `@f.gradient("a", "b")` for those named."""
+        if len(which) == 1 and callable(which[0]):
+            return self.gradient()(which[0])
+        for name in which:
+            if name not in self.inputs:
+                raise ValueError(f"{self.name} has no differentiable input {name!r}; it has {', '.join(self.inputs)}")
+
+        def add(rule: Callable) -> Callable:
+            positions = tuple(self.inputs.index(name) for name in which) or tuple(range(len(self.inputs)))
+            entry = Rule(rule, positions)
+            known = {
+                *self.parameters,
+                *self.inputs,
+                *self.keeps,
+                *(f"{name}_shape" for name in self.inputs),
+                "y",
+                "needs",
+            }
+            for name in entry.wants:
+                if name not in known:
+                    raise ValueError(
+                        f"a gradient rule of {self.name} asks for {name!r}; it can ask for {sorted(known)}"
+                    )
+            self.rules.append(entry)
+            self.__dict__.pop("_wanted", None)
+            return rule
+
+        return add
+
+    def composition(self, function: Callable) -> Callable:
+        """Decorator: names the same function as a composition of simpler operations, for derivatives of higher order."""
+        self.composed = function
+        return function
+
+    @cached_property
+    def _wanted(self) -> list[tuple[int, frozenset]]:
+        """For each input position the names that must be kept when that input wants a gradient."""
+        wanted: list[set] = [set() for _ in self.inputs]
+        for rule in self.rules:
+            for position in rule.positions:
+                wanted[position].update(rule.wants)
+                if self.composed is not None:
+                    wanted[position].update(self.inputs)
+        return [(i, frozenset(names)) for i, names in enumerate(wanted)]
+
+    def __call__(self, *args, **kwargs):
+        if kwargs or not self._simple or len(args) != len(self.inputs):
+            args, settings = self._bind(args, kwargs)
+        else:
+            settings = self.settings
+        arrays = []
+        wrapped = tracked = False
+        for value in args:
+            if isinstance(value, Tensor):
+                wrapped = True
+                tracked = tracked or value.requires_grad
+                value = value._data
+            elif isinstance(value, (int, float, list, tuple)):
+                value = _plain(value, args)
+            arrays.append(value)
+        _check_devices(self, arrays)
+        if not wrapped:
+            out = self._run(arrays, settings)
+            return out[0] if self.keeps else out
+        tracked = tracked and state.recording
+        start = time.perf_counter() if state.trace is not None else 0.0
+        out = self._run(arrays, settings)
+        if state.anomaly:
+            _check_finite(self, arrays, out)
+        result = self._record(args, settings, out) if tracked else self._wrap(args, out)
+        if state.trace is not None:
+            state.trace.forward(self, arrays, result, time.perf_counter() - start)
+        return result
+
+    def _run(self, arrays: list, settings: dict):
+        if self._simple or self.variadic:
+            return self.forward(*arrays, **settings)
+        return self.forward(**dict(zip(self.inputs, arrays)), **settings)
+
+    def _bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Splits a call's arguments into the differentiable inputs and the settings."""
+        if self.variadic:
+            self._check_names(kwargs)
+            return args, {**self.settings, **kwargs}
+        if len(args) > len(self.parameters):
+            raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
+        self._check_names(kwargs)
+        bound = {**self.defaults, **dict(zip(self.parameters, args))}
+        for name in kwargs:
+            if name in self.parameters[: len(args)]:
+                raise TypeError(f"{self.name} got {name!r} twice")
+        bound.update(kwargs)
+        missing = [name for name in self.required if name not in bound]
+        if missing:
+            raise TypeError(f"{self.name} needs {', '.join(map(repr, missing))}")
+        inputs = tuple(bound.pop(name) for name in self.inputs)
+        return inputs, {name: _raw_setting(value) for name, value in bound.items()}
+
+    def _check_names(self, kwargs: dict) -> None:
+        unknown = [name for name in kwargs if name not in self.parameters]
+        if unknown:
+            raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it has {', '.join(self.parameters)}")
+
+    def _wrap(self, inputs: tuple, out):
+        """The outputs of a call that nothing needs to be remembered of."""
+        if self.keeps:
+            out = out[0]
+        if isinstance(out, tuple):
+            return tuple(Tensor(_as_array(part)) for part in out)
+        tensor = Tensor(_as_array(out))
+        if self.view and isinstance(inputs[0], Tensor):
+            tensor._version = inputs[0]._version
+        return tensor
+
+    def _record(self, inputs: tuple, settings: dict, out):
+        """Puts the call on the tape and returns its outputs as tensors that know it."""
+        extras = ()
+        if self.keeps:
+            out, *extras = out
+        edges = []
+        names: set = set()
+        wanted = self._wanted
+        for i, value in enumerate(inputs):
+            if isinstance(value, Tensor) and value.requires_grad:
+                source = value if value._node is None else value._node
+                edges.append((source, value._slot, value._data.shape, value._data.dtype))
+                names |= wanted[0 if self.variadic else i][1]
+            else:
+                edges.append(None)
+        node = Node(self, tuple(edges), settings)
+        if state.anomaly:
+            node.line = where_called()
+        result = self._outputs(inputs, node, out)
+        if names:
+            self._keep(node, names, inputs, extras, out, result)
+        else:
+            node.kept = {}
+        return result
+
+    def _outputs(self, inputs: tuple, node: Node, out):
+        parts = out if isinstance(out, tuple) else (out,)
+        tensors = []
+        for slot, part in enumerate(parts):
+            part = _as_array(part)
+            tensor = Tensor(part)
+            node.outputs.append((part.shape, part.dtype))
+            if part.dtype.kind == "f" or part.dtype.name == "bfloat16":
+                tensor.requires_grad = True
+                tensor._node = node
+                tensor._slot = slot
+            if self.view and isinstance(inputs[0], Tensor):
+                tensor._version = inputs[0]._version
+            tensors.append(tensor)
+        return tuple(tensors) if isinstance(out, tuple) else tensors[0]
+
+    def _keep(self, node: Node, names: set, inputs: tuple, extras, out, result) -> None:
+        kept: dict = {}
+        versions = node.versions
+        if self.variadic:
+            name = self.inputs[0]
+            if name in names:
+                kept[name] = inputs
+                versions += [(name, x._version, x._version[0]) for x in inputs if isinstance(x, Tensor)]
+            if f"{name}_shape" in names:
+                kept[f"{name}_shape"] = tuple(x.shape for x in inputs)
+        else:
+            for name, value in zip(self.inputs, inputs):
+                if name in names:
+                    kept[name] = value
+                    if isinstance(value, Tensor):
+                        versions.append((name, value._version, value._version[0]))
+                if f"{name}_shape" in names:
+                    kept[f"{name}_shape"] = getattr(value, "shape", ())
+        if "y" in names:
+            kept["y"] = out  # the raw array: a Tensor here would hold its own node in a cycle
+            for part in result if isinstance(result, tuple) else (result,):
+                versions.append(("its output", part._version, part._version[0]))
+        for name, value in zip(self.keeps, extras):
+            if name in names:
+                kept[name] = value
+        node.kept = kept
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}{self.__signature__}>"
+
+
+def op(forward: Callable | None = None, *, keeps: tuple[str, ...] = (), view: bool = False):
+    """Decorator: makes a function of raw arrays an operation, to which `.gradient` rules are then added.
+
+    `keeps` names what the function returns beside its output for its rules' use (`return y, mask`). `view=True` says
+    that the output shares memory with the first input. An operation without a rule stops gradients with an error.
+
+    >>> import minilm
+    >>> from minilm.autograd import Array, op
+    >>> @op
+    ... def cube(x: Array):
+    ...     return x * x * x
+    >>> @cube.gradient
+    ... def _(g, x):
+    ...     return 3 * g * x * x
+    >>> x = minilm.tensor([2.0], requires_grad=True)
+    >>> cube(x).backward()
+    >>> x.grad
+    tensor([12.])
+    """
+    if forward is None:
+        return lambda function: Operation(function, keeps=keeps, view=view)
+    return Operation(forward, keeps=keeps, view=view)
+
+
+def _as_array(value):
+    """NumPy's reductions to a point give scalars; on the tape there are only arrays."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _plain(value, args: tuple):
+    """A number or list among the inputs: a number stays one beside an array, so that it does not promote it.
+
+    (`numpy.float64(2)` counts as a number: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.)
+    """
+    if isinstance(value, (int, float)) and any(hasattr(other, "shape") for other in args if other is not value):
+        return value.item() if isinstance(value, np.generic) else value
+    return backend.as_array(value)
+
+
+def _raw_setting(value):
+    return value._data if isinstance(value, Tensor) else value
+
+
+def _check_devices(operation: Operation, arrays: list) -> None:
+    if backend.array_module(*arrays) is backend.array_module():
+        return
+    places = {backend.device_of(a) for a in arrays if hasattr(a, "shape") and a.shape != ()}
+    if len(places) > 1:
+        raise ValueError(
+            f"{operation.name} got arrays on different devices, {' and '.join(sorted(places))}; "
+            'move them together with .to("cuda") or .to("cpu")'
+        )
+
+
+def _check_finite(operation: Operation, arrays: list, out) -> None:
+    if any(has_nonfinite(array) for array in arrays):
+        return  # not this operation's fault
+    for part in out if isinstance(out, tuple) else (out,):
+        if has_nonfinite(part):
+            raise FloatingPointError(
+                f"the forward pass of {operation.name} made NaN or inf from finite inputs, called at {where_called()}"
+            )
+
+
+def has_nonfinite(array) -> bool:
+    if not hasattr(array, "dtype") or array.dtype.kind != "f":
+        return False
+    return not bool(backend.array_module(array).isfinite(array).all())

@@ -1,0 +1,36 @@
+"""Arrays and what they live on: NumPy on the CPU, CuPy on an NVIDIA GPU. The only room that imports cupy."""
+
+from .arrays import (
+    DTYPES,
+    array_module,
+    as_array,
+    bfloat16,
+    cuda_problem,
+    default_device,
+    device_of,
+    resolve_dtype,
+    synchronize,
+    to_device,
+    to_numpy,
+)
+from .memory import peak_memory, reuse_memory
+from .random import Generator, default_generator, manual_seed
+
+__all__ = [
+    "DTYPES",
+    "Generator",
+    "array_module",
+    "as_array",
+    "bfloat16",
+    "cuda_problem",
+    "default_device",
+    "default_generator",
+    "device_of",
+    "manual_seed",
+    "peak_memory",
+    "resolve_dtype",
+    "reuse_memory",
+    "synchronize",
+    "to_device",
+    "to_numpy",
+]

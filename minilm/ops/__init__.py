@@ -1,0 +1,32 @@
+"""The differentiable operations, each with its gradient beside it. Arrays in, arrays out; a Tensor in, a Tensor out."""
+
+from .activations import *
+from .activations import __all__ as _activations
+from .attention import *
+from .attention import __all__ as _attention
+from .compare import *
+from .compare import __all__ as _compare
+from .dropout import *
+from .dropout import __all__ as _dropout
+from .elementwise import *
+from .elementwise import __all__ as _elementwise
+from .indexing import *
+from .indexing import __all__ as _indexing
+from .linalg import *
+from .linalg import __all__ as _linalg
+from .loss import *
+from .loss import __all__ as _loss
+from .methods import install as _install
+from .normalize import *
+from .normalize import __all__ as _normalize
+from .reductions import *
+from .reductions import __all__ as _reductions
+from .shape import *
+from .shape import __all__ as _shape
+
+_install()
+
+__all__ = sorted(
+    _activations + _attention + _compare + _dropout + _elementwise + _indexing + _linalg + _loss + _normalize
+    + _reductions + _shape
+)  # fmt: skip

@@ -1,0 +1,79 @@
+"""The nonlinearities of neural networks."""
+
+from __future__ import annotations
+
+import minilm_kernels as kernels
+
+from minilm.autograd import Array, op
+from minilm.backend import array_module
+
+from .elementwise import erf, tanh
+
+__all__ = ["gelu", "relu", "sigmoid", "silu", "softplus"]
+
+
+@op
+def sigmoid(x: Array):
+    """1 / (1 + exp(-x))"""
+    return 0.5 * array_module(x).tanh(0.5 * x) + 0.5  # the same function, without an overflow at either end
+
+
+@sigmoid.gradient
+def _(g, y):
+    return g * y * (1 - y)
+
+
+@op
+def relu(x: Array):
+    """max(x, 0), with slope 0 at 0."""
+    return array_module(x).maximum(x, 0)
+
+
+@relu.gradient
+def _(g, y):
+    return g * (y > 0)
+
+
+@op
+def silu(x: Array):
+    """x sigmoid(x), also called swish (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941)."""
+    return x * sigmoid(x)
+
+
+@silu.gradient
+def _(g, x):
+    s = sigmoid(x)
+    return g * s * (1 + x * (1 - s))
+
+
+@op
+def softplus(x: Array):
+    """log(1 + exp(x)), without overflow."""
+    xp = array_module(x)
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+
+@softplus.gradient
+def _(g, x):
+    return g * sigmoid(x)
+
+
+@op
+def gelu(x: Array, approximate="none"):
+    """x Phi(x), Phi the normal distribution's: by erf ("none"), or by GPT-2's tanh formula ("tanh").
+
+    Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415.
+    """
+    return kernels.gelu(x, approximate=approximate)
+
+
+@gelu.gradient
+def _(g, x, approximate):
+    return kernels.gelu_backward(g, x, approximate=approximate)
+
+
+@gelu.composition
+def _(x, approximate):
+    if approximate == "tanh":
+        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))  # sqrt(2 / pi)
+    return 0.5 * x * (1 + erf(x * 0.7071067811865476))

@@ -1,0 +1,111 @@
+"""Scaled dot-product attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
+
+from __future__ import annotations
+
+import math
+
+import minilm_kernels as kernels
+
+from minilm.autograd import Array, op
+from minilm.backend import Generator, array_module
+
+from .dropout import dropout
+from .elementwise import where
+from .indexing import repeat
+from .linalg import matmul
+from .normalize import softmax
+
+__all__ = ["attention_weights", "scaled_dot_product_attention"]
+
+
+@op(keeps=("logsumexp",))
+def attention(q: Array, k: Array, v: Array, causal, scale, key_lengths):
+    return kernels.attention(q, k, v, causal=causal, scale=scale, key_lengths=key_lengths)
+
+
+@attention.gradient
+def _(g, q, k, v, y, logsumexp, causal, scale, key_lengths):
+    return kernels.attention_backward(g, q, k, v, y, logsumexp, causal=causal, scale=scale, key_lengths=key_lengths)
+
+
+@attention.composition
+def _(q, k, v, causal, scale, key_lengths):
+    return _composed(q, k, v, None, 0.0, None, causal, scale, key_lengths)
+
+
+def scaled_dot_product_attention(
+    q,
+    k,
+    v,
+    causal: bool = False,
+    *,
+    attn_mask=None,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    key_lengths=None,
+    generator: Generator | None = None,
+):
+    """softmax(scale q k^T) v: for each query a mean of the values, weighed by how well their keys match it.
+
+    q (..., H, T, D), k and v (..., Hk, S, D) where Hk divides H (each key head then serves H / Hk query heads).
+    `causal` lets query t see keys up to t + S - T; `key_lengths` (B,) hides the keys from that place on, in each
+    batch row; `attn_mask`, broadcastable to (..., H, T, S), is True where a key may be seen, or a number added to the
+    scores. `scale` is 1 / sqrt(D) by default. A query that sees no key gets zeros. Without `attn_mask` and
+    `dropout_p` the fused kernel runs, which never makes the (T, S) matrix.
+
+    >>> import numpy as np
+    >>> x = np.ones((1, 2, 3, 4), np.float32)
+    >>> scaled_dot_product_attention(x, x, x, causal=True).shape
+    (1, 2, 3, 4)
+    """
+    if not q.ndim == k.ndim == v.ndim or q.ndim < 2:
+        raise ValueError(
+            f"attention needs q, k and v with equally many axes, at least 2; got {q.ndim}, {k.ndim} and {v.ndim}"
+        )
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    if attn_mask is not None or dropout_p:
+        return _composed(q, k, v, attn_mask, dropout_p, generator, causal, scale, key_lengths)
+    if q.ndim == 4:
+        return attention(q, k, v, causal, scale, key_lengths)
+    lead = tuple(q.shape[:-3])
+    four = [x.reshape((math.prod(lead), *((1,) if x.ndim == 2 else ()), *x.shape[len(lead) :])) for x in (q, k, v)]
+    return attention(*four, causal, scale, key_lengths).reshape((*q.shape[:-1], v.shape[-1]))
+
+
+def attention_weights(q, k, causal=False, attn_mask=None, scale=None, key_lengths=None):
+    """The weights themselves, (..., H, T, S), for looking at: softmax(scale q k^T) under the masks given."""
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    if k.ndim > 2 and k.shape[-3] != q.shape[-3]:
+        k = repeat(k, q.shape[-3] // k.shape[-3], axis=-3)
+    scores = matmul(q, k.swapaxes(-1, -2)) * scale
+    keep = _visible(q, k, causal, key_lengths)
+    if attn_mask is not None:
+        mask = getattr(attn_mask, "_data", attn_mask)
+        if mask.dtype.kind == "b":
+            keep = mask if keep is None else keep & mask
+        else:
+            scores = scores + attn_mask
+    return softmax(scores if keep is None else where(keep, scores, -math.inf), -1)
+
+
+def _composed(q, k, v, attn_mask, dropout_p, generator, causal, scale, key_lengths):
+    """The same function from simple operations, with everything that the kernel does not do."""
+    weights = attention_weights(q, k, causal, attn_mask, scale, key_lengths)
+    weights = dropout(weights, dropout_p, generator=generator)
+    if v.ndim > 2 and v.shape[-3] != q.shape[-3]:
+        v = repeat(v, q.shape[-3] // v.shape[-3], axis=-3)
+    return matmul(weights, v)
+
+
+def _visible(q, k, causal, key_lengths):
+    """(B, 1, T, S) or (T, S) booleans: which keys a query may see; None for all."""
+    xp = array_module(getattr(q, "_data", q))
+    length, keys = q.shape[-2], k.shape[-2]
+    keep = None
+    if causal:
+        keep = xp.arange(keys) <= xp.arange(length)[:, None] + (keys - length)
+    if key_lengths is not None:
+        lengths = xp.asarray(getattr(key_lengths, "_data", key_lengths))
+        real = xp.arange(keys) < lengths.reshape(-1, 1, 1, 1)
+        keep = real if keep is None else keep & real
+    return keep

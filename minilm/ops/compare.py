@@ -1,0 +1,96 @@
+"""Comparisons and choices: their results are booleans or places, through which no gradient flows."""
+
+from __future__ import annotations
+
+from minilm.autograd import Array, op
+from minilm.backend import array_module
+
+__all__ = [
+    "argmax", "argmin", "argsort", "equal", "greater", "greater_equal", "isfinite", "isnan", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "not_equal",
+]  # fmt: skip
+
+
+@op
+def equal(a: Array, b: Array):
+    """a == b"""
+    return a == b
+
+
+@op
+def not_equal(a: Array, b: Array):
+    """a != b"""
+    return a != b
+
+
+@op
+def less(a: Array, b: Array):
+    """a < b"""
+    return a < b
+
+
+@op
+def less_equal(a: Array, b: Array):
+    """a <= b"""
+    return a <= b
+
+
+@op
+def greater(a: Array, b: Array):
+    """a > b"""
+    return a > b
+
+
+@op
+def greater_equal(a: Array, b: Array):
+    """a >= b"""
+    return a >= b
+
+
+@op
+def logical_and(a: Array, b: Array):
+    """Whether both are true."""
+    return array_module(a, b).logical_and(a, b)
+
+
+@op
+def logical_or(a: Array, b: Array):
+    """Whether one is true."""
+    return array_module(a, b).logical_or(a, b)
+
+
+@op
+def logical_not(x: Array):
+    """Whether it is false."""
+    return array_module(x).logical_not(x)
+
+
+@op
+def isnan(x: Array):
+    """Whether it is not a number."""
+    return array_module(x).isnan(x)
+
+
+@op
+def isfinite(x: Array):
+    """Whether it is neither NaN nor infinite."""
+    return array_module(x).isfinite(x)
+
+
+@op
+def argmax(x: Array, axis=None, keepdims=False):
+    """The place of the first largest element."""
+    return array_module(x).argmax(x, axis=axis, keepdims=keepdims)
+
+
+@op
+def argmin(x: Array, axis=None, keepdims=False):
+    """The place of the first smallest element."""
+    return array_module(x).argmin(x, axis=axis, keepdims=keepdims)
+
+
+@op
+def argsort(x: Array, axis=-1):
+    """The places that sort `x`; equal elements keep their order."""
+    xp = array_module(x)
+    return xp.argsort(x, axis=axis, kind="stable")

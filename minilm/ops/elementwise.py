@@ -1,0 +1,307 @@
+"""Arithmetic and functions that act on each element alone; two inputs broadcast as in NumPy."""
+
+from __future__ import annotations
+
+from minilm.autograd import Array, op
+from minilm.backend import array_module
+
+from .special import erf_values
+
+__all__ = [
+    "abs", "add", "astype", "clip", "cos", "divide", "erf", "exp", "log", "log1p", "maximum", "minimum", "multiply",
+    "negative", "power", "sign", "sin", "sqrt", "square", "subtract", "tanh", "where",
+]  # fmt: skip
+
+
+@op
+def add(a: Array, b: Array):
+    """a + b"""
+    return a + b
+
+
+@add.gradient("a")
+def _(g):
+    return g
+
+
+@add.gradient("b")
+def _(g):
+    return g
+
+
+@op
+def subtract(a: Array, b: Array):
+    """a - b"""
+    return a - b
+
+
+@subtract.gradient("a")
+def _(g):
+    return g
+
+
+@subtract.gradient("b")
+def _(g):
+    return -g
+
+
+@op
+def multiply(a: Array, b: Array):
+    """a * b"""
+    return a * b
+
+
+@multiply.gradient("a")
+def _(g, b):
+    return g * b
+
+
+@multiply.gradient("b")
+def _(g, a):
+    return g * a
+
+
+@op
+def divide(a: Array, b: Array):
+    """a / b"""
+    return a / b
+
+
+@divide.gradient("a")
+def _(g, b):
+    return g / b
+
+
+@divide.gradient("b")
+def _(g, y, b):
+    return -g * y / b
+
+
+@op
+def negative(x: Array):
+    """-x"""
+    return -x
+
+
+@negative.gradient
+def _(g):
+    return -g
+
+
+@op
+def power(a: Array, b: Array):
+    """a ** b"""
+    return a**b
+
+
+@power.gradient("a")
+def _(g, a, b):
+    if isinstance(b, (int, float)):
+        return g * b * a ** (b - 1) if b != 0 else g * 0
+    zero = b == 0  # the derivative of a**0 is 0 everywhere, also at a = 0, where a**-1 is not
+    return g * where(zero, 0 * b, b * a ** where(zero, b + 1, b - 1))
+
+
+@power.gradient("b")
+def _(g, y, a):
+    return g * y * log(where(a > 0, a, a * 0 + 1))  # at a = 0 the limit is 0
+
+
+@op
+def abs(x: Array):
+    """|x|, with slope 0 at 0."""
+    return array_module(x).abs(x)
+
+
+@abs.gradient
+def _(g, x):
+    return g * sign(x)
+
+
+@op
+def sign(x: Array):
+    """-1, 0 or 1; its gradient is zero."""
+    return array_module(x).sign(x)
+
+
+@sign.gradient
+def _(g):
+    return g * 0
+
+
+@op
+def square(x: Array):
+    """x * x"""
+    return x * x
+
+
+@square.gradient
+def _(g, x):
+    return 2 * g * x
+
+
+@op
+def sqrt(x: Array):
+    """The square root."""
+    return array_module(x).sqrt(x)
+
+
+@sqrt.gradient
+def _(g, y):
+    return g / (2 * y)
+
+
+@op
+def exp(x: Array):
+    """e ** x"""
+    return array_module(x).exp(x)
+
+
+@exp.gradient
+def _(g, y):
+    return g * y
+
+
+@op
+def log(x: Array):
+    """The natural logarithm."""
+    return array_module(x).log(x)
+
+
+@log.gradient
+def _(g, x):
+    return g / x
+
+
+@op
+def log1p(x: Array):
+    """log(1 + x), exact for small x."""
+    return array_module(x).log1p(x)
+
+
+@log1p.gradient
+def _(g, x):
+    return g / (1 + x)
+
+
+@op
+def sin(x: Array):
+    """The sine of x radians."""
+    return array_module(x).sin(x)
+
+
+@sin.gradient
+def _(g, x):
+    return g * cos(x)
+
+
+@op
+def cos(x: Array):
+    """The cosine of x radians."""
+    return array_module(x).cos(x)
+
+
+@cos.gradient
+def _(g, x):
+    return -g * sin(x)
+
+
+@op
+def tanh(x: Array):
+    """The hyperbolic tangent."""
+    return array_module(x).tanh(x)
+
+
+@tanh.gradient
+def _(g, y):
+    return g * (1 - y * y)
+
+
+@op
+def erf(x: Array):
+    """The error function, 2/sqrt(pi) times the integral of exp(-t**2) from 0 to x."""
+    return erf_values(x)
+
+
+@erf.gradient
+def _(g, x):
+    return g * exp(-x * x) * 1.1283791670955126  # 2 / sqrt(pi)
+
+
+@op
+def maximum(a: Array, b: Array):
+    """The larger of a and b; where they are equal each gets half of the gradient."""
+    return array_module(a, b).maximum(a, b)
+
+
+@maximum.gradient("a")
+def _(g, a, b):
+    return g * _share(a > b, a == b, g.dtype)
+
+
+@maximum.gradient("b")
+def _(g, a, b):
+    return g * _share(b > a, a == b, g.dtype)
+
+
+@op
+def minimum(a: Array, b: Array):
+    """The smaller of a and b; where they are equal each gets half of the gradient."""
+    return array_module(a, b).minimum(a, b)
+
+
+@minimum.gradient("a")
+def _(g, a, b):
+    return g * _share(a < b, a == b, g.dtype)
+
+
+@minimum.gradient("b")
+def _(g, a, b):
+    return g * _share(b < a, a == b, g.dtype)
+
+
+def _share(chosen, tied, dtype):
+    return chosen.astype(dtype) + tied.astype(dtype) * 0.5
+
+
+@op
+def clip(x: Array, min=None, max=None):
+    """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); no gradient flows where it is cut."""
+    return array_module(x).clip(x, min, max)
+
+
+@clip.gradient
+def _(g, x, min, max):
+    inside = True
+    if min is not None:
+        inside = inside & (x >= min)
+    if max is not None:
+        inside = inside & (x <= max)
+    return g * inside
+
+
+@op
+def where(condition, a: Array, b: Array):
+    """a where `condition` holds, else b."""
+    return array_module(condition, a, b).where(condition, a, b)
+
+
+@where.gradient("a")
+def _(g, condition):
+    return where(condition, g, 0)
+
+
+@where.gradient("b")
+def _(g, condition):
+    return where(condition, 0, g)
+
+
+@op
+def astype(x: Array, dtype):
+    """x in another dtype; the gradient comes back in x's own."""
+    return x.astype(dtype)
+
+
+@astype.gradient
+def _(g):
+    return g

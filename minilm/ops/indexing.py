@@ -1,0 +1,192 @@
+"""Picking elements out, and the reverse of it: where one is picked twice, its gradients add up."""
+
+from __future__ import annotations
+
+import minilm_kernels as kernels
+import numpy as np
+
+from minilm.autograd import Array, Placed, Tensor, op
+from minilm.backend import array_module
+
+from .shape import moveaxis
+
+__all__ = ["embedding", "gather", "getitem", "place", "repeat", "scatter_add", "sort", "take", "topk", "tril", "triu"]
+
+
+def _raw(index):
+    """An index with arrays in the place of tensors and lists."""
+    if isinstance(index, tuple):
+        return tuple(_raw(part) for part in index)
+    return index.data if isinstance(index, Tensor) else np.asarray(index) if isinstance(index, list) else index
+
+
+def _is_basic(index) -> bool:
+    """Whether an index picks no element twice: only slices, numbers, None and Ellipsis."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts)
+
+
+def _add_at(target, index, values) -> None:
+    array_module(target).add.at(target, index, values)
+
+
+def _placed(g, index, shape):
+    """The gradient of `x[index]` for an x of `shape`."""
+    if isinstance(g, Tensor):
+        return place(g, index, shape)
+    return Placed(g, index, shape, None if _is_basic(index) else _add_at)
+
+
+@op
+def _getitem(x: Array, index):
+    return x[index]
+
+
+@op(view=True)
+def _slice(x: Array, index):
+    return x[index]
+
+
+@_getitem.gradient
+def _(g, x_shape, index):
+    return _placed(g, index, x_shape)
+
+
+@_slice.gradient
+def _(g, x_shape, index):
+    return _placed(g, index, x_shape)
+
+
+def getitem(x, index):
+    """x[index]: slices, numbers, integer arrays and boolean masks, as in NumPy."""
+    index = _raw(index)
+    return _slice(x, index) if _is_basic(index) else _getitem(x, index)
+
+
+@op
+def place(values: Array, index, shape):
+    """An array of zeros of `shape` with `values` added at `index`."""
+    return _placed(values, index, shape).dense()
+
+
+@place.gradient
+def _(g, index):
+    return getitem(g, index)
+
+
+def take(x, indices, axis=None):
+    """The slices of x at `indices` along `axis` (None: the elements of the flattened x); negative ones count from the end."""
+    if axis is None:
+        return getitem(x.reshape(-1), indices)
+    return getitem(x, (slice(None),) * (axis % x.ndim) + (_whole(indices),))
+
+
+def _whole(indices):
+    """Indices as an array of integers, so that a plain number picks without a view."""
+    indices = _raw(indices)
+    array = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"indices must be integers, got {array.dtype}")
+    return array
+
+
+def repeat(x, repeats, axis=None):
+    """Each element (slice along `axis`) repeated `repeats` times: one number, or one for each."""
+    length = x.size if axis is None else x.shape[axis]
+    return take(x, np.repeat(np.arange(length), _raw(repeats)), axis)
+
+
+def _along(indices, axis: int):
+    """The full index of `take_along_axis`."""
+    xp = array_module(indices)
+    places = list(xp.ogrid[tuple(slice(n) for n in indices.shape)]) if indices.ndim > 1 else [None]
+    places[axis] = indices
+    return tuple(places)
+
+
+def gather(x, indices, axis: int = -1):
+    """x[.., indices[.., j, ..], ..]: for each element of `indices`, the element of x there along `axis`.
+
+    As NumPy's `take_along_axis`: x and `indices` have equally many axes, and agree in all but `axis`.
+    """
+    indices = _whole(indices)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"gather needs indices with {x.ndim} axes, as x has; they have {indices.ndim}")
+    return getitem(x, _along(indices, axis % x.ndim))
+
+
+def scatter_add(x, indices, values, axis: int = -1):
+    """x with `values` added at `indices` along `axis` (the reverse of `gather`); x itself is not changed."""
+    indices = _whole(indices)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"scatter_add needs indices with {x.ndim} axes, as x has; they have {indices.ndim}")
+    return x + place(values, _along(indices, axis % x.ndim), tuple(x.shape))
+
+
+@op
+def embedding(indices, weight: Array):
+    """weight[indices]: rows of a table (V, C) for integer `indices` of any shape; result (*indices.shape, C).
+
+    Raises IndexError for an index outside 0..V-1.
+    """
+    xp = array_module(weight)
+    indices = xp.asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"embedding needs integer indices, got {indices.dtype}")
+    if indices.size:
+        low, high = int(indices.min()), int(indices.max())
+        if low < 0 or high >= weight.shape[0]:
+            bad = low if low < 0 else high
+            raise IndexError(f"embedding index {bad} is outside the table's rows, 0..{weight.shape[0] - 1}")
+    return weight[indices]
+
+
+@embedding.gradient("weight")
+def _(g, indices, weight_shape):
+    if isinstance(g, Tensor):
+        return place(g, indices, weight_shape)
+    rows = array_module(g).asarray(indices).reshape(-1)
+    return Placed(g.reshape(rows.size, weight_shape[1]), rows, weight_shape, _add_rows)
+
+
+def _add_rows(target, rows, values) -> None:
+    kernels.embedding_backward(values, rows, target)
+
+
+@op
+def tril(x: Array, k=0):
+    """x with zeros above the k-th diagonal of its last two axes."""
+    return array_module(x).tril(x, k)
+
+
+@tril.gradient
+def _(g, k):
+    return tril(g, k)
+
+
+@op
+def triu(x: Array, k=0):
+    """x with zeros below the k-th diagonal of its last two axes."""
+    return array_module(x).triu(x, k)
+
+
+@triu.gradient
+def _(g, k):
+    return triu(g, k)
+
+
+def sort(x, axis: int = -1):
+    """x in ascending order along `axis`."""
+    values = _raw(x)
+    return gather(x, array_module(values).argsort(values, axis=axis, kind="stable"), axis)
+
+
+def topk(x, k: int, axis: int = -1, largest: bool = True):
+    """The k largest (or smallest) elements along `axis`, in order, and their places. Returns (values, indices)."""
+    if not 0 <= k <= x.shape[axis]:
+        raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
+    values = _raw(x)
+    xp = array_module(values)
+    order = xp.argsort(-values if largest else values, axis=axis, kind="stable")
+    places = xp.ascontiguousarray(moveaxis(moveaxis(order, axis, 0)[:k], 0, axis))
+    return gather(x, places, axis), Tensor(places) if isinstance(x, Tensor) else places

@@ -1,0 +1,147 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+
+from minilm.autograd import Array, op
+from minilm.backend import array_module
+
+from .reductions import sum
+
+__all__ = ["einsum", "linear", "matmul"]
+
+
+@op
+def _matmul(a: Array, b: Array):
+    if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
+        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
+    return a @ b
+
+
+@_matmul.gradient("a")
+def _(g, b):
+    return matmul(g, b.swapaxes(-1, -2))
+
+
+@_matmul.gradient("b")
+def _(g, a, b_shape):
+    if len(b_shape) == 2:
+        a, g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
+    return matmul(a.swapaxes(-1, -2), g)
+
+
+def matmul(a, b):
+    """a @ b over the last two axes, the others broadcast; a one-axis input is a row (left) or a column (right)."""
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError("matmul needs inputs with at least one axis; multiply by a number with *")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul of shapes {tuple(a.shape)} and {tuple(b.shape)}: the inner lengths differ")
+    rows = a if a.ndim > 1 else a.reshape(1, -1)
+    columns = b if b.ndim > 1 else b.reshape(-1, 1)
+    y = _matmul(rows, columns)
+    if a.ndim > 1 and b.ndim > 1:
+        return y
+    shape = y.shape[:-2] + (y.shape[-2:-1] if a.ndim > 1 else ()) + (y.shape[-1:] if b.ndim > 1 else ())
+    return y.reshape(shape)
+
+
+@op
+def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
+    """x @ weight.T + bias for a weight (out, in), layout "oi"; x @ weight + bias for a weight (in, out), layout "io".
+
+    x (..., in), bias (out,) or None; result (..., out). "oi" is torch's layout of Linear, "io" GPT-2's of Conv1D.
+    """
+    if layout not in ("oi", "io"):
+        raise ValueError(f"layout is 'oi' (out, in) or 'io' (in, out), not {layout!r}")
+    matrix = weight.T if layout == "oi" else weight
+    if matrix.ndim != 2 or x.shape[-1] != matrix.shape[0]:
+        raise ValueError(
+            f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
+        )
+    y = x.reshape(-1, x.shape[-1]) @ matrix
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], matrix.shape[1])
+
+
+@linear.gradient("x")
+def _(g, weight, layout):
+    return matmul(g, weight if layout == "oi" else weight.swapaxes(0, 1))
+
+
+@linear.gradient("weight")
+def _(g, x, layout):
+    g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+    return matmul(g.swapaxes(0, 1), x) if layout == "oi" else matmul(x.swapaxes(0, 1), g)
+
+
+@linear.gradient("bias")
+def _(g):
+    return g.reshape(-1, g.shape[-1]).sum(axis=0)
+
+
+@op
+def _einsum(*operands: Array, subscripts):
+    return array_module(*operands).einsum(subscripts, *operands, optimize=True)
+
+
+@_einsum.gradient
+def _(g, operands, subscripts, needs):
+    *terms, out = subscripts.replace("->", ",").split(",")
+    gradients = []
+    for i, term in enumerate(terms):
+        others = [j for j in range(len(terms)) if j != i]
+        inner = ",".join([out, *(terms[j] for j in others)])
+        gradients.append(
+            _einsum(g, *(operands[j] for j in others), subscripts=f"{inner}->{term}") if needs[i] else None
+        )
+    return tuple(gradients)
+
+
+def einsum(subscripts: str, *operands):
+    """Einstein's summation, as NumPy's: `einsum("bhtd,bhsd->bhts", q, k)`; ellipses and repeated letters included."""
+    terms, out = _explicit(subscripts, operands)
+    prepared = []
+    for i, (term, x) in enumerate(zip(terms, operands)):
+        term, x = _diagonal(term, x)
+        elsewhere = set(out).union(*(terms[j] for j in range(len(terms)) if j != i))
+        alone = [a for a, letter in enumerate(term) if letter not in elsewhere]
+        if alone:  # a letter that stands here alone is summed first: then every gradient is an einsum too
+            x = sum(x, tuple(alone))
+            term = "".join(letter for letter in term if letter in elsewhere)
+        terms[i] = term
+        prepared.append(x)
+    return _einsum(*prepared, subscripts=f"{','.join(terms)}->{out}")
+
+
+def _explicit(subscripts: str, operands) -> tuple[list[str], str]:
+    """The terms and the output with letters for ellipses and the output that NumPy would infer."""
+    left, arrow, out = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(operands):
+        raise ValueError(f"einsum {subscripts!r} names {len(terms)} operands, got {len(operands)}")
+    free = [letter for letter in string.ascii_letters if letter not in subscripts]
+    widths = [x.ndim - len(term.replace("...", "")) if "..." in term else 0 for term, x in zip(terms, operands)]
+    dots = "".join(free[: max(widths, default=0)])
+    for i, (term, x) in enumerate(zip(terms, operands)):
+        terms[i] = term.replace("...", dots[len(dots) - widths[i] :])
+        if len(terms[i]) != x.ndim:
+            raise ValueError(f"einsum term {term!r} names {len(terms[i])} axes, operand {i} has {x.ndim}")
+    if not arrow:
+        letters = "".join(terms)
+        out = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
+    return terms, out.replace("...", dots)
+
+
+def _diagonal(term: str, x):
+    """A term without repeated letters, and the diagonal of x that it stands for."""
+    letters = list(dict.fromkeys(term))
+    if len(letters) == len(term):
+        return term, x
+    lengths = {letter: x.shape[term.index(letter)] for letter in letters}
+    grid = dict(zip(letters, np.ogrid[tuple(slice(lengths[letter]) for letter in letters)]))
+    index = tuple(grid[letter] for letter in term)
+    return "".join(letters), x[index]

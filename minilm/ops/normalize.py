@@ -1,0 +1,71 @@
+"""Softmax, and the normalisations of a layer's features."""
+
+from __future__ import annotations
+
+import minilm_kernels as kernels
+
+from minilm.autograd import Array, op
+
+from .elementwise import exp, sqrt
+from .reductions import logsumexp, mean, var
+
+__all__ = ["layer_norm", "log_softmax", "rms_norm", "softmax"]
+
+
+@op
+def softmax(x: Array, axis=-1):
+    """exp(x) / sum(exp(x)): weights along `axis` that sum to one; a row that is -inf throughout gives zeros."""
+    return kernels.softmax(x, axis=axis)
+
+
+@softmax.gradient
+def _(g, y, axis):
+    return kernels.softmax_backward(g, y, axis=axis)
+
+
+@softmax.composition
+def _(x, axis):
+    return exp(log_softmax(x, axis))
+
+
+def log_softmax(x, axis=-1):
+    """log(softmax(x)), exact where the weights are too small to be told from zero."""
+    return x - logsumexp(x, axis, True)
+
+
+@op(keeps=("mean", "rstd"))
+def layer_norm(x: Array, weight: Array = None, bias: Array = None, eps=1e-5):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    x (..., C); weight and bias (C,) or None.
+    """
+    return kernels.layer_norm(x, weight, bias, eps=eps)
+
+
+@layer_norm.gradient
+def _(g, x, weight, mean, rstd, needs):
+    return kernels.layer_norm_backward(g, x, weight, mean, rstd, needs=needs)
+
+
+@layer_norm.composition
+def _(x, weight, bias, eps):
+    y = (x - mean(x, -1, True)) / sqrt(var(x, -1, True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+@op(keeps=("rstd",))
+def rms_norm(x: Array, weight: Array = None, eps=1e-6):
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+    return kernels.rms_norm(x, weight, eps=eps)
+
+
+@rms_norm.gradient
+def _(g, x, weight, rstd, needs):
+    return kernels.rms_norm_backward(g, x, weight, rstd, needs=needs)
+
+
+@rms_norm.composition
+def _(x, weight, eps):
+    y = x / sqrt(mean(x * x, -1, True) + eps)
+    return y if weight is None else y * weight

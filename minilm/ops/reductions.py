@@ -1,0 +1,149 @@
+"""Sums, means, extremes and the like, along an axis, several, or all (`axis=None`)."""
+
+from __future__ import annotations
+
+import math
+
+from minilm.autograd import Array, Tensor, op
+from minilm.backend import array_module
+
+from .elementwise import exp, sqrt, where
+from .shape import broadcast_to, flip
+
+__all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]
+
+
+def _axes(axis, ndim: int) -> tuple[int, ...]:
+    """The axes meant, none negative."""
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(a % ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
+
+
+def _count(shape, axis) -> int:
+    """How many elements are reduced to one."""
+    return math.prod(shape[a] for a in _axes(axis, len(shape)))
+
+
+def _restored(y, x_shape, axis, keepdims):
+    """`y` with the reduced axes put back, with length one."""
+    if keepdims:
+        return y
+    axes = _axes(axis, len(x_shape))
+    return y.reshape(tuple(1 if a in axes else n for a, n in enumerate(x_shape)))
+
+
+@op
+def sum(x: Array, axis=None, keepdims=False):
+    """The sum of the elements."""
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+@sum.gradient
+def _(g, x_shape, axis, keepdims):
+    return broadcast_to(_restored(g, x_shape, axis, keepdims), x_shape)
+
+
+@op
+def mean(x: Array, axis=None, keepdims=False):
+    """The mean of the elements."""
+    return x.mean(axis=axis, keepdims=keepdims)
+
+
+@mean.gradient
+def _(g, x_shape, axis, keepdims):
+    return broadcast_to(_restored(g, x_shape, axis, keepdims) / _count(x_shape, axis), x_shape)
+
+
+def var(x, axis=None, keepdims=False, ddof=0):
+    """The variance: the mean of the squared distance from the mean, divided by count - `ddof`."""
+    distance = x - mean(x, axis, True)
+    return sum(distance * distance, axis, keepdims) / (_count(x.shape, axis) - ddof)
+
+
+def std(x, axis=None, keepdims=False, ddof=0):
+    """The standard deviation, the square root of `var`."""
+    return sqrt(var(x, axis, keepdims, ddof))
+
+
+@op
+def max(x: Array, axis=None, keepdims=False):
+    """The largest element; equal largest ones share the gradient."""
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@op
+def min(x: Array, axis=None, keepdims=False):
+    """The smallest element; equal smallest ones share the gradient."""
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+def _to_the_extreme(g, x, y, axis, keepdims):
+    hit = (x == _restored(y, x.shape, axis, keepdims)).astype(g.dtype)
+    return hit * (_restored(g, x.shape, axis, keepdims) / hit.sum(axis=axis, keepdims=True))
+
+
+max.gradient(_to_the_extreme)
+min.gradient(_to_the_extreme)
+
+
+@op
+def prod(x: Array, axis=None, keepdims=False):
+    """The product of the elements."""
+    return x.prod(axis=axis, keepdims=keepdims)
+
+
+@prod.gradient
+def _(g, x, y, axis, keepdims):
+    y, g = _restored(y, x.shape, axis, keepdims), _restored(g, x.shape, axis, keepdims)
+    if not isinstance(x, Tensor) and (x != 0).all():
+        return g * y / x
+    return g * _product_of_the_others(x, axis)
+
+
+def _product_of_the_others(x, axis):
+    """For each element the product of the others along `axis`: exact at zeros too, quadratic in their number."""
+    axes = _axes(axis, x.ndim)
+    order = tuple(a for a in range(x.ndim) if a not in axes) + axes
+    moved = x.transpose(order)
+    rest, count = moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)
+    xp = array_module(x.data if isinstance(x, Tensor) else x)
+    rows = broadcast_to(moved.reshape((*rest, 1, count)), (*rest, count, count))
+    others = prod(where(xp.eye(count, dtype=bool), xp.ones((), x.dtype), rows), axis=-1)
+    back = tuple(order.index(a) for a in range(x.ndim))
+    return others.reshape(moved.shape).transpose(back)
+
+
+@op
+def cumsum(x: Array, axis=None):
+    """The running sum along `axis` (None: of the flattened array)."""
+    return array_module(x).cumsum(x, axis=axis)
+
+
+@cumsum.gradient
+def _(g, x_shape, axis):
+    return flip(cumsum(flip(g, axis), axis), axis).reshape(x_shape)
+
+
+@op
+def logsumexp(x: Array, axis=None, keepdims=False):
+    """log(sum(exp(x))), without overflow; -inf where all of them are -inf."""
+    xp = array_module(x)
+    highest = x.max(axis=axis, keepdims=True, initial=-xp.inf)
+    highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)
+    with _quiet(xp):
+        y = xp.log(xp.exp(x - highest).sum(axis=axis, keepdims=True)) + highest
+    return y if keepdims else y.squeeze(_axes(axis, x.ndim))
+
+
+@logsumexp.gradient
+def _(g, x, y, axis, keepdims):
+    y, g = _restored(y, x.shape, axis, keepdims), _restored(g, x.shape, axis, keepdims)
+    return g * exp(x - where(y == -math.inf, 0 * g, y))
+
+
+def _quiet(xp):
+    """The logarithm of a sum of nothing is -inf, and that is no reason to warn."""
+    import numpy as np
+
+    return np.errstate(divide="ignore")

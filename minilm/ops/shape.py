@@ -1,0 +1,195 @@
+"""Operations that move elements about and change none of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minilm.autograd import Array, Tensor, op
+from minilm.backend import array_module, device_of
+from minilm.backend import to_device as move
+
+__all__ = [
+    "broadcast_to", "concatenate", "expand", "expand_dims", "flatten", "flip", "moveaxis", "pad", "permute", "reshape",
+    "split", "squeeze", "stack", "swapaxes", "to_device", "transpose", "unsqueeze",
+]  # fmt: skip
+
+
+@op(view=True)
+def reshape(x: Array, shape):
+    """The elements in the same order in another shape; one length may be -1."""
+    return x.reshape(shape)
+
+
+@reshape.gradient
+def _(g, x_shape):
+    return g.reshape(x_shape)
+
+
+@op(view=True)
+def transpose(x: Array, axes=None):
+    """The axes in the order `axes` (None: reversed)."""
+    return x.transpose(axes)
+
+
+@transpose.gradient
+def _(g, axes):
+    if axes is None:
+        return g.transpose()
+    return g.transpose(tuple(int(i) for i in np.argsort([a % g.ndim for a in axes])))
+
+
+def permute(x, *axes):
+    """The axes in the order given, as several numbers or one tuple: `permute(x, 0, 2, 1)`."""
+    return transpose(x, tuple(axes[0]) if len(axes) == 1 and not isinstance(axes[0], int) else axes)
+
+
+@op(view=True)
+def swapaxes(x: Array, axis1, axis2):
+    """Two axes exchanged."""
+    return x.swapaxes(axis1, axis2)
+
+
+@swapaxes.gradient
+def _(g, axis1, axis2):
+    return g.swapaxes(axis1, axis2)
+
+
+def moveaxis(x, source: int, destination: int):
+    """One axis moved to another place."""
+    order = [a for a in range(x.ndim) if a != source % x.ndim]
+    order.insert(destination % x.ndim, source % x.ndim)
+    return transpose(x, tuple(order))
+
+
+@op(view=True)
+def broadcast_to(x: Array, shape):
+    """x repeated to `shape` without a copy."""
+    return array_module(x).broadcast_to(x, shape)
+
+
+@broadcast_to.gradient
+def _(g):
+    return g  # the engine sums over the axes that were repeated
+
+
+def expand(x, *shape):
+    """As `broadcast_to`, with -1 for a length that stays: `expand(x, 4, -1)`."""
+    shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    extra = len(shape) - x.ndim
+    if any(n == -1 and i < extra for i, n in enumerate(shape)):
+        raise ValueError(f"expand can't keep (-1) a new axis: shape {x.shape} to {shape}")
+    return broadcast_to(x, tuple(x.shape[i - extra] if n == -1 else n for i, n in enumerate(shape)))
+
+
+def squeeze(x, axis=None):
+    """x without axes of length one: those named, or all. ValueError if one named is longer."""
+    if axis is None:
+        axes = {a for a, n in enumerate(x.shape) if n == 1}
+    else:
+        axes = {a % x.ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,))}
+        long = [a for a in axes if x.shape[a] != 1]
+        if long:
+            raise ValueError(f"squeeze needs axes of length 1; axis {long[0]} of shape {x.shape} is longer")
+    return reshape(x, tuple(n for a, n in enumerate(x.shape) if a not in axes))
+
+
+def expand_dims(x, axis: int):
+    """x with a new axis of length one at `axis`."""
+    axis = axis % (x.ndim + 1)
+    return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+unsqueeze = expand_dims
+
+
+def flatten(x, start_axis: int = 0, end_axis: int = -1):
+    """The axes from `start_axis` to `end_axis`, both included, as one."""
+    if x.ndim == 0:
+        return reshape(x, (1,))
+    start, end = start_axis % x.ndim, end_axis % x.ndim
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+@op
+def _concatenate(*arrays: Array, axis=0):
+    return array_module(*arrays).concatenate(arrays, axis=axis)
+
+
+@_concatenate.gradient
+def _(g, arrays_shape, axis):
+    ends = np.cumsum([shape[axis] for shape in arrays_shape])[:-1]
+    return split(g, [int(end) for end in ends], axis)
+
+
+def concatenate(arrays, axis: int = 0):
+    """The arrays joined along an axis that they have."""
+    arrays = tuple(arrays)
+    if not arrays:
+        raise ValueError("concatenate needs at least one array")
+    return _concatenate(*arrays, axis=axis)
+
+
+def stack(arrays, axis: int = 0):
+    """The arrays, all of one shape, joined along a new axis."""
+    arrays = [x if hasattr(x, "shape") else np.asarray(x) for x in arrays]
+    shapes = {tuple(x.shape) for x in arrays}
+    if len(shapes) != 1:
+        raise ValueError(f"stack needs arrays of one shape, got {sorted(shapes)}")
+    return concatenate([expand_dims(x, axis) for x in arrays], axis)
+
+
+@op(view=True)
+def _split(x: Array, cuts, axis):
+    return tuple(array_module(x).split(x, cuts, axis=axis))
+
+
+@_split.gradient
+def _(g, axis):
+    return concatenate(g, axis) if isinstance(g, tuple) else g
+
+
+def split(x, indices_or_sections, axis: int = 0):
+    """The parts of x along `axis`: a number of equal ones, or cut at each of the places given. Returns a tuple."""
+    cuts = indices_or_sections
+    if isinstance(cuts, int):
+        if cuts < 1 or x.shape[axis] % cuts:
+            raise ValueError(f"split can't cut axis {axis} of length {x.shape[axis]} into {cuts} equal parts")
+        step = x.shape[axis] // cuts
+        cuts = [step * i for i in range(1, cuts)]
+    return _split(x, list(cuts), axis)
+
+
+@op
+def pad(x: Array, pad_width, constant_values=0.0):
+    """x with `pad_width` elements (a number, a pair, or a pair an axis: before, after) of one value put around it."""
+    return array_module(x).pad(x, pad_width, constant_values=constant_values)
+
+
+@pad.gradient
+def _(g, x_shape, pad_width):
+    before = np.broadcast_to(np.asarray(pad_width), (len(x_shape), 2))[:, 0]
+    return g[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x_shape))]
+
+
+@op(view=True)
+def flip(x: Array, axis=None):
+    """The elements in reverse order along the axes given (None: all)."""
+    return array_module(x).flip(x, axis)
+
+
+@flip.gradient
+def _(g, axis):
+    return flip(g, axis)
+
+
+@op(keeps=("source",))
+def to_device(x: Array, device):
+    """x on `device`, "cpu" or "cuda"; its gradient comes back to where x was."""
+    return move(x, device), device_of(x)
+
+
+@to_device.gradient
+def _(g, source):
+    return to_device(g, source) if isinstance(g, Tensor) else move(g, source)

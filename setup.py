@@ -1,0 +1,38 @@
+"""One distribution, two packages: `minilm` (the library) and `minilm_kernels` (its kernels, useful alone)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "cuda12": ["cupy-cuda12x>=13.0"],
+    "cuda13": ["cupy-cuda13x>=13.6"],
+    "yaml": ["pyyaml>=6.0"],
+    "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0"],
+}
+EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5"]
+
+setup(
+    name="minilm",
+    version="0.1.0",
+    description="A transformer library from scratch: its own autograd, attention and training loop on NumPy or CuPy",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["minilm", "minilm.*"])
+    + find_packages("kernels", include=["minilm_kernels", "minilm_kernels.*"]),
+    package_dir={"minilm": "minilm", "minilm_kernels": "kernels/minilm_kernels"},
+    install_requires=[
+        "numpy>=2.0",
+        "numba>=0.61",
+        "safetensors>=0.4.3",
+        "tokenizers>=0.20",
+        "ml_dtypes>=0.5",
+        "rich>=13.0",
+        "tyro>=0.9",
+        "matplotlib>=3.8",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["minilm = minilm.cli.main:main"]},
+)
