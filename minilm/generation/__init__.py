@@ -1,0 +1,5 @@
+"""Decoding: from a model that says what comes next to text. It needs nothing of a model but to be called."""
+
+from .generate import GenerationMixin, SamplingOptions, generate
+
+__all__ = ["GenerationMixin", "SamplingOptions", "generate"]

@@ -1,0 +1,206 @@
+"""GPT-2 (Radford et al. 2019): a decoder-only transformer with learned positions and layer norm before each part.
+
+Weight names, shapes and config keys are those of transformers' GPT2LMHeadModel, so that weights go both ways.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from minilm import nn, ops
+from minilm.autograd import Tensor
+from minilm.backend import Generator, array_module, to_device
+from minilm.nn.attention import KeyValueCache, attention_mask_arguments, join_heads, split_heads
+
+from .output import CausalLMOutput
+from .pretrained import Config, PretrainedModel
+
+__all__ = ["GPT2", "GPT2Config"]
+
+
+@dataclass
+class GPT2Config(Config):
+    """The shape of a GPT-2; the defaults are the smallest published model's (124M parameters)."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None  # width of the feed-forward part; None: 4 n_embd
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    model_type = "gpt2"
+    architecture = "GPT2LMHeadModel"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+
+
+class Attention(nn.Module):
+    """Causal self-attention: one product for q, k and v of all heads, the kernel, one product to mix the heads."""
+
+    def __init__(self, config: GPT2Config, layer: int, generator: Generator | None):
+        width = config.n_embd
+        self.layer, self.n_head = layer, config.n_head
+        self.scale = 1 / math.sqrt(width // config.n_head) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.c_attn = nn.Conv1D(width, 3 * width, config.initializer_range, generator)
+        self.c_proj = nn.Conv1D(width, width, residual_std(config), generator)
+        self.attn_pdrop = config.attn_pdrop
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x, mask: dict, cache: KeyValueCache | None):  # x: (B, T, C)
+        q, k, v = (split_heads(part, self.n_head) for part in ops.split(self.c_attn(x), 3, axis=2))
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        dropout = self.attn_pdrop if self.training else 0.0
+        y = ops.scaled_dot_product_attention(q, k, v, causal=True, scale=self.scale, dropout_p=dropout, **mask)
+        return self.resid_dropout(self.c_proj(join_heads(y)))
+
+
+class MLP(nn.Module):
+    """The position-wise network: four times wider inside, GELU."""
+
+    def __init__(self, config: GPT2Config, generator: Generator | None):
+        inner = config.n_inner if config.n_inner is not None else 4 * config.n_embd
+        self.c_fc = nn.Conv1D(config.n_embd, inner, config.initializer_range, generator)
+        self.c_proj = nn.Conv1D(inner, config.n_embd, residual_std(config), generator)
+        self.act = nn.activation(config.activation_function)
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+class Block(nn.Module):
+    """A layer: attention, then the MLP, each on normalised input and added to the residual stream."""
+
+    def __init__(self, config: GPT2Config, layer: int, generator: Generator | None):
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer, generator)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config, generator)
+
+    def forward(self, x, mask: dict, cache: KeyValueCache | None):
+        x = x + self.attn(self.ln_1(x), mask, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """Token ids to hidden states: embeddings, the layers, a last norm."""
+
+    def __init__(self, config: GPT2Config, generator: Generator | None):
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd, config.initializer_range, generator)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd, config.initializer_range, generator)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(Block(config, layer, generator) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+
+    def forward(self, input_ids, positions, mask: dict, cache: KeyValueCache | None):
+        x = self.drop(self.wte(input_ids) + self.wpe(positions))
+        for block in self.h:
+            x = block(x, mask, cache)
+        return self.ln_f(x)
+
+
+class GPT2(PretrainedModel):
+    """GPT-2 with its language-model head, tied to the token embeddings unless the config says otherwise.
+
+    >>> import numpy as np
+    >>> model = GPT2(GPT2Config(vocab_size=50, n_positions=8, n_embd=16, n_layer=1, n_head=2)).eval()
+    >>> ids = np.array([[1, 2, 3, 4]])
+    >>> model(ids).logits.shape
+    (1, 4, 50)
+    >>> model(ids[:, :-1], targets=ids[:, 1:]).loss.shape
+    ()
+    """
+
+    config_class = GPT2Config
+    base_prefix = "transformer."
+
+    def __init__(self, config: GPT2Config, generator: Generator | None = None):
+        self.config = config
+        self.transformer = Transformer(config, generator)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+            self.lm_head.weight = nn.init.normal((config.vocab_size, config.n_embd), config.initializer_range, generator)
+
+    def forward(
+        self,
+        input_ids,
+        targets=None,
+        attention_mask=None,
+        position_ids=None,
+        cache: KeyValueCache | None = None,
+        logits_to_keep: int = 0,
+    ) -> CausalLMOutput:
+        """Logits (B, T, V) for integer `input_ids` (B, T), and the mean loss if `targets` are given.
+
+        `targets` (B, T) are aligned with the logits: targets[b, t] is the token after input_ids[b, t]; -100 is
+        ignored. `attention_mask` (B, S) is 1 for real tokens and 0 for padding, over the cached tokens too. `cache`
+        holds earlier tokens' keys and values and takes up these. `logits_to_keep` n > 0 computes the last n only.
+        Raises ValueError for shapes that do not fit, or more tokens than `n_positions`.
+        """
+        input_ids, past = self._checked_ids(input_ids), 0 if cache is None else len(cache)
+        length = past + input_ids.shape[1]
+        if position_ids is None:
+            position_ids = self._positions(input_ids, past, length, attention_mask)
+        x = self.transformer(input_ids, position_ids, attention_mask_arguments(attention_mask, length), cache)
+        if logits_to_keep:
+            x = x[:, -logits_to_keep:]
+        head = self.transformer.wte if self.config.tie_word_embeddings else self.lm_head
+        logits = ops.linear(x, head.weight)
+        loss = None if targets is None else ops.cross_entropy(logits, targets)
+        return CausalLMOutput(logits, loss)
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens, cached ones included, that the model can look at."""
+        return self.config.n_positions
+
+    def new_cache(self, capacity: int = 0) -> KeyValueCache:
+        """An empty cache for decoding."""
+        return KeyValueCache(self.config.n_layer, capacity)
+
+    def _checked_ids(self, input_ids):
+        ids = input_ids.data if isinstance(input_ids, Tensor) else input_ids
+        ids = to_device(ids if hasattr(ids, "dtype") else np.asarray(ids), self.device)
+        if ids.ndim != 2:
+            raise ValueError(f"input_ids must be (B, T); got shape {tuple(ids.shape)}. Add a batch axis: ids[None]")
+        return ids
+
+    def _positions(self, input_ids, past: int, length: int, attention_mask):
+        """0, 1, 2, ... for each row's real tokens, so that padding on the left shifts nothing."""
+        if length > self.config.n_positions:
+            raise ValueError(
+                f"{length} tokens are more than the model's n_positions, {self.config.n_positions}; give it fewer"
+            )
+        xp = array_module(input_ids)
+        if attention_mask is None:
+            return xp.arange(past, length)
+        mask = xp.asarray(getattr(attention_mask, "_data", attention_mask))
+        return xp.maximum(xp.cumsum(mask, axis=1) - 1, 0)[:, past:]
+
+
+def residual_std(config: GPT2Config) -> float:
+    """GPT-2's smaller start for what is added to the residual stream, so that its variance does not grow with depth."""
+    return config.initializer_range / math.sqrt(2 * config.n_layer)

@@ -1,0 +1,40 @@
+"""Module and the layers."""
+
+from . import init
+from .attention import KeyValueCache, MultiHeadAttention, attention_mask_arguments, join_heads, split_heads
+from .layers import (
+    ACTIVATIONS,
+    Conv1D,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    ModuleList,
+    RMSNorm,
+    Sequential,
+    activation,
+)
+from .module import Module, Parameter
+
+__all__ = [
+    "ACTIVATIONS",
+    "Conv1D",
+    "Dropout",
+    "Embedding",
+    "FeedForward",
+    "KeyValueCache",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "MultiHeadAttention",
+    "Parameter",
+    "RMSNorm",
+    "Sequential",
+    "activation",
+    "attention_mask_arguments",
+    "init",
+    "join_heads",
+    "split_heads",
+]

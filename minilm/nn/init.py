@@ -1,0 +1,34 @@
+"""How weights begin."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minilm import backend
+
+from .module import Parameter
+
+__all__ = ["kaiming_uniform", "normal", "ones", "zeros"]
+
+
+def normal(shape, std: float = 0.02, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
+    """Normal numbers around zero; 0.02 is GPT-2's and BERT's choice."""
+    return Parameter((generator or backend.default_generator).normal(shape, std=std, dtype=dtype))
+
+
+def kaiming_uniform(shape, fan_in: int, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
+    """Numbers spread evenly over +-1/sqrt(fan_in): torch's choice for a Linear's weight and bias."""
+    bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+    return Parameter((generator or backend.default_generator).uniform(shape, -bound, bound, dtype=dtype))
+
+
+def zeros(shape, dtype="float32") -> Parameter:
+    """Zeros, for biases."""
+    return Parameter(np.zeros(shape, backend.resolve_dtype(dtype)))
+
+
+def ones(shape, dtype="float32") -> Parameter:
+    """Ones, for the gain of a normalisation."""
+    return Parameter(np.ones(shape, backend.resolve_dtype(dtype)))

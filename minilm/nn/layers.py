@@ -1,0 +1,178 @@
+"""The simple layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from minilm import ops
+from minilm.backend import Generator
+
+from . import init
+from .module import Module
+
+__all__ = [
+    "ACTIVATIONS", "Conv1D", "Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "ModuleList", "RMSNorm",
+    "Sequential", "activation",
+]  # fmt: skip
+
+# The names that config files of the field use.
+ACTIVATIONS = {
+    "gelu": ops.gelu,
+    "gelu_new": lambda x: ops.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate="tanh"),
+    "relu": ops.relu,
+    "sigmoid": ops.sigmoid,
+    "silu": ops.silu,
+    "swish": ops.silu,
+    "tanh": ops.tanh,
+}
+
+
+def activation(name: str):
+    """The activation function of that name. Raises ValueError listing the known names."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"no activation is named {name!r}; there are: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class Linear(Module):
+    """x @ weight.T + bias: x (..., in) to (..., out); weight (out, in), bias (out,) or None."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = init.kaiming_uniform((out_features, in_features), in_features, generator)
+        self.bias = init.kaiming_uniform((out_features,), in_features, generator) if bias else None
+
+    def forward(self, x):
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class Conv1D(Module):
+    """x @ weight + bias: a Linear whose weight is stored (in, out), as GPT-2's files have it."""
+
+    def __init__(self, in_features: int, out_features: int, std: float = 0.02, generator: Generator | None = None):
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = init.normal((in_features, out_features), std, generator)
+        self.bias = init.zeros((out_features,))
+
+    def forward(self, x):
+        return ops.linear(x, self.weight, self.bias, layout="io")
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
+
+class Embedding(Module):
+    """weight[indices]: integer indices (...) to (..., C); weight (V, C)."""
+
+    def __init__(self, n_embeddings: int, d_model: int, std: float = 1.0, generator: Generator | None = None):
+        self.weight = init.normal((n_embeddings, d_model), std, generator)
+
+    def forward(self, indices):
+        return ops.embedding(indices, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+class LayerNorm(Module):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length C."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True):
+        self.eps = eps
+        self.weight = init.ones((d_model,))
+        self.bias = init.zeros((d_model,)) if bias else None
+
+    def forward(self, x):
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C."""
+
+    def __init__(self, d_model: int, eps: float = 1e-6):
+        self.eps = eps
+        self.weight = init.ones((d_model,))
+
+    def forward(self, x):
+        return ops.rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """While training, zeroes each element with probability p and divides the others by 1 - p."""
+
+    def __init__(self, p: float = 0.5, generator: Generator | None = None):
+        self.p = p
+        self.generator = generator
+
+    def forward(self, x):
+        return ops.dropout(x, self.p, self.training, self.generator)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class ModuleList(Module):
+    """A list of modules; their names are their places: "0", "1", ..."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> ModuleList:
+        """Adds a module at the end; returns the list."""
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.children())
+
+    def __getitem__(self, index: int | slice):
+        modules = list(self)
+        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+
+
+class Sequential(ModuleList):
+    """Modules run one after the other, each on what the one before it returned."""
+
+    def __init__(self, *modules: Module):
+        super().__init__(modules)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+
+class FeedForward(Module):
+    """down_proj(activation(up_proj(x))): the transformer's position-wise network; d_hidden is 4 d_model by default."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int | None = None,
+        activation_function: str = "gelu",
+        bias: bool = True,
+        dropout: float = 0.0,
+        generator: Generator | None = None,
+    ):
+        d_hidden = 4 * d_model if d_hidden is None else d_hidden
+        self.up_proj = Linear(d_model, d_hidden, bias, generator)
+        self.act = activation(activation_function)
+        self.down_proj = Linear(d_hidden, d_model, bias, generator)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(self.down_proj(self.act(self.up_proj(x))))
