@@ -1,0 +1,32 @@
+"""Which token of a published tokenizer ends a document: the file itself does not say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+__all__ = ["END_OF_TEXT", "find_eos"]
+
+END_OF_TEXT = "<|endoftext|>"
+# What published models call it, the likeliest first.
+_USUAL_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<|im_end|>", "<eos>", "[EOS]")
+
+
+def find_eos(library, folder: Path) -> str | None:
+    """What a tokenizer_config.json in the folder names, else the first usual name, else the only special token."""
+    named = _configured(folder / "tokenizer_config.json")
+    if named is not None:
+        return named
+    for name in _USUAL_NAMES:
+        if library.token_to_id(name) is not None:
+            return name
+    special = [token.content for token in library.get_added_tokens_decoder().values() if token.special]
+    return special[0] if len(special) == 1 else None
+
+
+def _configured(path: Path) -> str | None:
+    try:
+        eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
+    except (OSError, ValueError, AttributeError):
+        return None  # no such file, or none of transformers'
+    return eos.get("content") if isinstance(eos, dict) else eos
