@@ -1,0 +1,67 @@
+"""What the documentation shows runs: docstring examples, the README's code, the notebooks."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minilm
+import minilm_kernels
+
+ROOT = Path(__file__).parent.parent
+
+
+def _modules():
+    for package in (minilm, minilm_kernels):
+        yield package.__name__
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(".__main__"):  # that one runs the program
+                yield module.name
+
+
+@pytest.mark.parametrize("name", sorted(_modules()))
+def test_docstring_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    output: list[str] = []
+    for test in [*finder.find(module, globs={"minilm": minilm, "np": np, **vars(module)}), *_operations(module)]:
+        runner.run(test, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)
+
+
+def _operations(module):
+    """Examples of `@op` functions, which doctest's finder takes for plain objects."""
+    for name, value in vars(module).items():
+        if isinstance(value, minilm.autograd.Operation) and value.__module__ == module.__name__ and value.__doc__:
+            test = doctest.DocTestParser().get_doctest(value.__doc__, dict(vars(module)), name, module.__file__, 0)
+            if test.examples:
+                yield test
+
+
+@pytest.mark.parametrize("index", range(len(re.findall(r"```python", (ROOT / "README.md").read_text("utf-8")))))
+def test_readme_code(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    exec(compile(blocks[index], f"README.md block {index}", "exec"), {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    notebook = json.loads(path.read_text("utf-8"))
+    names: dict = {}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{path.name} cell {number}", "exec"), names)
