@@ -1,0 +1,49 @@
+"""Raw arrays in, raw arrays out: forward and backward of a transformer's hot operations.
+
+    import numpy as np
+    from minilm_kernels import layer_norm, layer_norm_backward
+
+    x = np.random.default_rng(0).standard_normal((4, 8), dtype=np.float32)
+    y, mean, rstd = layer_norm(x)
+    dx, dweight, dbias = layer_norm_backward(np.ones_like(y), x, None, mean, rstd)
+
+One folder an operation; in it `reference.py` is the specification in plain array code, `cpu.py` the Numba kernel. The
+public functions choose by the arrays given; `implementation="reference"` (or any other registered name) overrides.
+This package imports nothing of `minilm` and is useful without it.
+"""
+
+# A function may have the name of the folder that it lies in. These imports bind the functions after the folders, and
+# Python binds a folder's module once, at its first import: `minilm_kernels.attention` is the function from here on.
+# They are light: an implementation, and Numba with it, is imported when an operation first runs.
+from .adamw import adamw
+from .attention import attention, attention_backward
+from .cross_entropy import cross_entropy, cross_entropy_backward
+from .dropout import dropout
+from .embedding import embedding_backward
+from .gelu import gelu, gelu_backward
+from .global_norm import global_norm
+from .layer_norm import layer_norm, layer_norm_backward
+from .registry import implementations, operations
+from .rms_norm import rms_norm, rms_norm_backward
+from .softmax import softmax, softmax_backward
+
+__all__ = [
+    "adamw",
+    "attention",
+    "attention_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "embedding_backward",
+    "gelu",
+    "gelu_backward",
+    "global_norm",
+    "implementations",
+    "layer_norm",
+    "layer_norm_backward",
+    "operations",
+    "rms_norm",
+    "rms_norm_backward",
+    "softmax",
+    "softmax_backward",
+]

@@ -1,0 +1,159 @@
+"""What the attention kernels are made of: packing rows into scratch, and the product of two packed tiles.
+
+A thread's scratch is one float32 array, and a packed tile is the offset of its first element in it. Tiles are padded,
+so that no product has tails: rows to a multiple of ROWS, columns to a multiple of COLUMNS. What lies in the padding
+never gets into a result. A product's ROWS x COLUMNS results stay in twelve vector registers while it runs over the
+inner index; a step costs two vector loads and six broadcasts for twelve multiply-adds.
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+from ..jit import jit
+from ..simd import LANES, broadcast, fma, load, multiply, prefetch, splat, store, transpose, zeros
+
+__all__ = [
+    "COLUMNS",
+    "ROWS",
+    "fill",
+    "multiply_rows",
+    "pack_panels",
+    "pack_rows",
+    "prefetch_rows",
+    "round_up",
+    "unpack_rows",
+]
+
+# One compiled kernel takes arrays of any strides, writeable or not.
+READ = types.Array(types.float32, 4, "A", readonly=True)
+WRITE = types.Array(types.float32, 4, "A")
+_SCRATCH = types.Array(types.float32, 1, "C")
+
+ROWS = 6
+COLUMNS = 2 * LANES
+
+
+def only_for(*argument_types):
+    """Decorator: compiles a kernel for these types alone, instead of anew for each set of constants in the calls."""
+
+    def decorate(kernel):
+        kernel.compile(argument_types)
+        kernel.disable_compile()
+        return kernel
+
+    return decorate
+
+
+@jit(inline=True)
+def round_up(n, multiple):
+    return (n + multiple - 1) // multiple * multiple
+
+
+@jit(inline=True)
+def fill(scratch, start, stop, value):
+    """Sets scratch[start:stop], a multiple of LANES long, to `value`."""
+    for i in range(start, stop, LANES):
+        store(scratch, i, splat(value))
+
+
+@only_for(_SCRATCH, types.int64, types.int64, READ, *[types.int64] * 4, types.float32)
+@jit
+def pack_rows(scratch, rows, step, array, b, h, t, count, factor):
+    """Copies factor * array[b, h, t : t + count] to rows `step` apart, the first at offset `rows`."""
+    D = array.shape[3]
+    whole = D // LANES * LANES
+    source_step = array.strides[2] // array.itemsize
+    source = (b * array.strides[0] + h * array.strides[1]) // array.itemsize + t * source_step
+    for i in range(count):
+        for d in range(0, whole, LANES):
+            store(scratch, rows + d, multiply(load(array, source + d), splat(factor)))
+        for d in range(whole, D):
+            scratch[rows + d] = array[b, h, t + i, d] * factor
+        rows += step
+        source += source_step
+
+
+@only_for(WRITE, *[types.int64] * 4, _SCRATCH, types.int64, types.int64, types.float32)
+@jit
+def unpack_rows(array, b, h, t, count, scratch, rows, step, factor):
+    """Copies factor * the `count` rows at offset `rows`, `step` apart, to array[b, h, t : t + count]."""
+    D = array.shape[3]
+    whole = D // LANES * LANES
+    target_step = array.strides[2] // array.itemsize
+    target = (b * array.strides[0] + h * array.strides[1]) // array.itemsize + t * target_step
+    for i in range(count):
+        for d in range(0, whole, LANES):
+            store(array, target + d, multiply(load(scratch, rows + d), splat(factor)))
+        for d in range(whole, D):
+            array[b, h, t + i, d] = scratch[rows + d] * factor
+        rows += step
+        target += target_step
+
+
+@only_for(READ, *[types.int64] * 4)
+@jit
+def prefetch_rows(array, b, h, t, count):
+    """Asks for array[b, h, t : t + count] to be brought into the cache."""
+    for i in range(t, t + count):
+        row = (b * array.strides[0] + h * array.strides[1] + i * array.strides[2]) // array.itemsize
+        for d in range(0, array.shape[3], COLUMNS):
+            prefetch(array, row + d)
+
+
+@jit(inline=True)
+def pack_panels(scratch, panels, rows, step, count, D):
+    """Transposes `count` packed rows, `step` apart, into panels of COLUMNS rows: [panel, column, row in the panel]."""
+    for i in range(0, count, LANES):
+        panel = panels + i // COLUMNS * COLUMNS * step + i % COLUMNS
+        for d in range(0, D, LANES):
+            transpose(scratch, rows + i * step + d, step, panel + d * COLUMNS, COLUMNS)
+
+
+@only_for(_SCRATCH, *[types.int64] * 10, types.boolean)
+@jit
+def multiply_rows(scratch, c, c_row, a, a_row, a_inner, b, b_inner, b_panel, columns, inner, accumulate):
+    """c[i, j] = sum over k < inner of a[i, k] b[k, j], added to what is there if `accumulate`; ROWS x `columns` of it.
+
+    c, a and b are offsets; `_row` is the step from row to row, `_inner` the step from k to k + 1 and `_panel` the step
+    from COLUMNS columns to the next ones; the columns of a panel are adjacent, and so are the panels of c.
+    """
+    for _ in range(0, columns, COLUMNS):
+        c1, c2, c3, c4, c5 = c + c_row, c + 2 * c_row, c + 3 * c_row, c + 4 * c_row, c + 5 * c_row
+        c00 = c01 = c10 = c11 = c20 = c21 = c30 = c31 = c40 = c41 = c50 = c51 = zeros()
+        if accumulate:
+            c00, c01, c10, c11 = (
+                load(scratch, c),
+                load(scratch, c + LANES),
+                load(scratch, c1),
+                load(scratch, c1 + LANES),
+            )
+            c20, c21, c30, c31 = (
+                load(scratch, c2),
+                load(scratch, c2 + LANES),
+                load(scratch, c3),
+                load(scratch, c3 + LANES),
+            )
+            c40, c41, c50, c51 = (
+                load(scratch, c4),
+                load(scratch, c4 + LANES),
+                load(scratch, c5),
+                load(scratch, c5 + LANES),
+            )
+        for k in range(inner):
+            ak, bk = a + k * a_inner, b + k * b_inner
+            b0, b1 = load(scratch, bk), load(scratch, bk + LANES)
+            a0, a1 = broadcast(scratch, ak), broadcast(scratch, ak + a_row)
+            c00, c01, c10, c11 = fma(a0, b0, c00), fma(a0, b1, c01), fma(a1, b0, c10), fma(a1, b1, c11)
+            a2, a3 = broadcast(scratch, ak + 2 * a_row), broadcast(scratch, ak + 3 * a_row)
+            c20, c21, c30, c31 = fma(a2, b0, c20), fma(a2, b1, c21), fma(a3, b0, c30), fma(a3, b1, c31)
+            a4, a5 = broadcast(scratch, ak + 4 * a_row), broadcast(scratch, ak + 5 * a_row)
+            c40, c41, c50, c51 = fma(a4, b0, c40), fma(a4, b1, c41), fma(a5, b0, c50), fma(a5, b1, c51)
+        store(scratch, c, c00), store(scratch, c + LANES, c01)
+        store(scratch, c1, c10), store(scratch, c1 + LANES, c11)
+        store(scratch, c2, c20), store(scratch, c2 + LANES, c21)
+        store(scratch, c3, c30), store(scratch, c3 + LANES, c31)
+        store(scratch, c4, c40), store(scratch, c4 + LANES, c41)
+        store(scratch, c5, c50), store(scratch, c5 + LANES, c51)
+        c += COLUMNS
+        b += b_panel

@@ -1,0 +1,158 @@
+"""Which implementations of an operation there are, and which of them runs.
+
+An operation is a folder of this package; an implementation is a function in one of its modules (`reference.py`,
+`cpu.py`, `cuda.py`), registered under the operation's name. All implementations of an operation have one signature.
+Tests and benchmarks walk `implementations(...)`: whoever registers one is checked and timed without another line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+__all__ = ["Implementation", "array_module", "call", "device_of", "implementations", "operations", "register"]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an operation.
+
+    `device` is "any", "cpu" or "cuda"; `dtypes` names the dtypes of the first array that it takes (None: every one);
+    `limits(*args, **settings)` returns None where it can run and else the reason, as a sentence, why it can't.
+    """
+
+    operation: str
+    name: str
+    device: str
+    dtypes: frozenset[str] | None
+    function: Callable
+    limits: Callable[..., str | None] | None
+
+    def refusal(self, args: tuple, settings: dict) -> str | None:
+        """Why this implementation can't run on these arguments; None if it can."""
+        array = _first_array(args)
+        if self.device not in ("any", device_of(array)):
+            return f"it runs on {self.device}, and the arrays are on {device_of(array)}"
+        if self.dtypes is not None and array.dtype.name not in self.dtypes:
+            return f"it takes {', '.join(sorted(self.dtypes))}, and the arrays are {array.dtype.name}"
+        return self.limits(*args, **settings) if self.limits is not None else None
+
+
+_registry: dict[str, dict[str, Implementation]] = {}
+
+
+def register(operation: str, *, name: str, device: str = "any", dtypes=None, limits=None) -> Callable:
+    """Decorator: makes a function an implementation of `operation` under `name`.
+
+    The name "reference" is the specification's; everything else is preferred to it, the last registered first.
+    """
+    if device not in ("any", "cpu", "cuda"):
+        raise ValueError(f"device is 'any', 'cpu' or 'cuda', not {device!r}")
+
+    def add(function: Callable) -> Callable:
+        entry = Implementation(operation, name, device, frozenset(dtypes) if dtypes else None, function, limits)
+        _registry.setdefault(operation, {})[name] = entry
+        _candidates.cache_clear()
+        return function
+
+    return add
+
+
+def operations() -> list[str]:
+    """The names of all operations in the package, backward passes included."""
+    for folder in _folders():
+        _load(folder, "any")
+    return sorted(_registry)
+
+
+def implementations(operation: str, device: str | None = None) -> list[Implementation]:
+    """The implementations of `operation` (on `device`, if given), the reference last."""
+    for target in ("cpu", "cuda") if device is None else (device,):
+        _load(_folder(operation), target)
+    if operation not in _registry:
+        raise ValueError(f"no operation is named {operation!r}; there are: {', '.join(operations())}")
+    return [entry for entry in _ordered(operation) if device is None or entry.device in ("any", device)]
+
+
+def call(operation: str, implementation: str, *args, **settings):
+    """Runs `operation` by the implementation named, or for "auto" by the first that takes these arguments."""
+    array = _first_array(args)
+    for entry in _candidates(operation, implementation, device_of(array), array.dtype):
+        if entry.limits is None or entry.limits(*args, **settings) is None:
+            return entry.function(*args, **settings)
+    raise _no_implementation(operation, implementation, args, settings)
+
+
+def array_module(array):
+    """The module, `numpy` or `cupy`, that `array` belongs to."""
+    return np if isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
+
+
+def device_of(array) -> str:
+    """ "cpu" for a NumPy array, "cuda" for a CuPy array; anything else is a TypeError."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return "cpu"
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return "cuda"
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}; convert it with numpy.asarray first")
+
+
+def _first_array(args: tuple):
+    first = args[0]
+    return first[0] if isinstance(first, (list, tuple)) else first
+
+
+@cache
+def _candidates(operation: str, implementation: str, device: str, dtype: np.dtype) -> tuple[Implementation, ...]:
+    _load(_folder(operation), device)
+    return tuple(
+        entry
+        for entry in _ordered(operation)
+        if implementation in ("auto", entry.name)
+        and entry.device in ("any", device)
+        and (entry.dtypes is None or dtype.name in entry.dtypes)  # the name costs microseconds: asked once, here
+    )
+
+
+def _ordered(operation: str) -> list[Implementation]:
+    entries = list(_registry.get(operation, {}).values())[::-1]
+    return sorted(entries, key=lambda entry: entry.name == "reference")
+
+
+def _no_implementation(operation: str, implementation: str, args: tuple, settings: dict) -> Exception:
+    known = implementations(operation)
+    if implementation != "auto" and implementation not in {entry.name for entry in known}:
+        names = ", ".join(repr(entry.name) for entry in known)
+        return ValueError(f"{operation} has no implementation {implementation!r}; there are: 'auto', {names}")
+    asked = [entry for entry in known if implementation in ("auto", entry.name)]
+    reasons = "; ".join(f"{entry.name!r}: {entry.refusal(args, settings)}" for entry in asked)
+    return ValueError(f"{operation} can't run on these arguments. {reasons}")
+
+
+def _folder(operation: str) -> str:
+    return operation.removesuffix("_backward")
+
+
+@cache
+def _folders() -> tuple[str, ...]:
+    import pkgutil
+
+    return tuple(module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__) if module.ispkg)
+
+
+@cache
+def _load(folder: str, device: str) -> None:
+    """Imports the modules of an operation that hold implementations for `device` (numba only when it is needed)."""
+    if folder not in _folders():
+        return
+    for target in ("reference", device):
+        module = f"{__package__}.{folder}.{target}"
+        if target != "any" and importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)

@@ -1,0 +1,85 @@
+"""rms_norm for the CPU: a row is read from memory once and stays in the first cache for the passes over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..chunks import PARTS, SERIAL_BELOW, bounds, contiguous_rows
+from ..jit import jit, prange
+from ..registry import register
+
+
+@register("rms_norm", name="cpu", device="cpu", dtypes=("float32", "float64"))
+def rms_norm(x, weight, *, eps):
+    rows = contiguous_rows(x)
+    weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
+    y, rstd = np.empty_like(rows), np.empty(len(rows), x.dtype)
+    if rows.size < SERIAL_BELOW:
+        _forward(rows, weight, x.dtype.type(eps), y, rstd, 0, len(rows))
+    else:
+        _forward_all(rows, weight, x.dtype.type(eps), y, rstd)
+    return y.reshape(x.shape), rstd.reshape(x.shape[:-1])
+
+
+@register("rms_norm_backward", name="cpu", device="cpu", dtypes=("float32", "float64"))
+def rms_norm_backward(g, x, weight, rstd, *, needs):
+    columns = x.shape[-1]
+    weight = np.ones(columns, x.dtype) if weight is None else np.ascontiguousarray(weight)
+    rows = contiguous_rows(x)
+    dx = np.empty_like(rows)
+    # Each part of the rows has a sum of its own: added up in the end in one order, whoever made them.
+    sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), columns), x.dtype)
+    arrays = contiguous_rows(g), rows, weight, np.ascontiguousarray(rstd).reshape(-1), dx, sums
+    if rows.size < SERIAL_BELOW:
+        _backward(*arrays, 0, len(sums))
+    else:
+        _backward_all(*arrays)
+    return dx.reshape(x.shape) if needs[0] else None, sums.sum(axis=0) if needs[1] else None
+
+
+@jit
+def _forward(x, weight, eps, y, rstd, start, stop):
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    share = one / x.dtype.type(x.shape[1])
+    for row in range(start, stop):
+        xs, ys = x[row], y[row]
+        squares = zero
+        for i in range(xs.size):
+            squares += xs[i] * xs[i]
+        scale = one / np.sqrt(squares * share + eps)
+        for i in range(xs.size):
+            ys[i] = xs[i] * scale * weight[i]
+        rstd[row] = scale
+
+
+@jit
+def _backward(g, x, weight, rstd, dx, sums, first, last):
+    zero = x.dtype.type(0)
+    share = x.dtype.type(1) / x.dtype.type(x.shape[1])
+    for part in range(first, last):
+        start, stop = bounds(part, len(sums), len(x))
+        dweight = sums[part]
+        for row in range(start, stop):
+            gs, xs, dxs = g[row], x[row], dx[row]
+            scale = rstd[row]
+            dot = zero
+            for i in range(xs.size):
+                normal = xs[i] * scale
+                dot += gs[i] * weight[i] * normal
+                dweight[i] += gs[i] * normal
+            dot = dot * share
+            for i in range(xs.size):
+                dxs[i] = scale * (gs[i] * weight[i] - xs[i] * scale * dot)
+
+
+@jit(parallel=True)
+def _forward_all(x, weight, eps, y, rstd):
+    for part in prange(PARTS):
+        start, stop = bounds(part, PARTS, len(x))
+        _forward(x, weight, eps, y, rstd, start, stop)
+
+
+@jit(parallel=True)
+def _backward_all(g, x, weight, rstd, dx, sums):
+    for part in prange(len(sums)):
+        _backward(g, x, weight, rstd, dx, sums, np.int64(part), np.int64(part) + 1)

@@ -1,0 +1,107 @@
+"""Functions of one float32 number that LLVM can vectorise: a loop that calls them runs on eight numbers at a time.
+
+`math.exp` in a Numba loop is a call for every element. These are straight lines of multiply-adds and selects without
+a table, a branch or a call, so that the loop around them becomes packed arithmetic on any vector unit.
+
+Accuracy, measured against float64 (an ulp is the distance between neighbouring float32 numbers, about 1.2e-7 relative):
+
+    exp          1.3 ulp from -86.9 to the overflow at 88.72; exactly 0 below -86.9 (e^-86.9 is 1.8e-38), inf above
+    logistic     3.1 ulp above -86.9; 0 below
+    normal_tail  7 ulp to x = 4, 20 to x = 8, 70 to x = 12 (x^2/2 is rounded, and the exponential magnifies that)
+
+NaN gives NaN.
+
+Numba's disk cache does not see an edit of this file: delete `__pycache__` in the folders of the kernels using it.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["exp", "logistic", "normal_tail", "order_key", "order_value"]
+
+# Without `reassoc`: the two-part subtraction and the rounding by a large summand below must happen as written.
+_as_written = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+
+_ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
+
+_LOG2_E = np.float32(1.4426950408889634)
+# ln 2 in two parts: the first has so few bits that n times it is exact, the second is what is missing.
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_EXP_LOW, _EXP_HIGH = np.float32(-86.9), np.float32(88.722839)
+# Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded to an integer, held in its low bits. With 126 more
+# those bits are the exponent field of 2^(n-1); the polynomial is twice e^r, so that n = 128 needs no case of its own.
+_ROUND = np.float32(1.5 * 2**23 + 126)
+# Twice the minimax polynomial 1 + r + r^2 (c2 + ... + c6 r^4) of e^r for |r| <= ln(2)/2: relative error 3.3e-9.
+_E2 = np.float32(2 * 0.4999999403953552)
+_E3 = np.float32(2 * 0.16666515171527863)
+_E4 = np.float32(2 * 0.04166845604777336)
+_E5 = np.float32(2 * 0.008369418792426586)
+_E6 = np.float32(2 * 0.0013813144760206342)
+_TWO = np.float32(2)
+
+
+@_as_written
+def exp(x):
+    """e to the power of x, as 2^n e^r with x = n ln 2 + r."""
+    shifted = x * _LOG2_E + _ROUND
+    n = shifted - _ROUND
+    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    square = r * r  # by pairs, not one by one: the shorter chain of dependent steps is what a loop waits for
+    twice = ((_E6 * square + (_E5 * r + _E4)) * square + (_E3 * r + _E2)) * square + (_TWO * r + _TWO)
+    value = twice * np.int32(np.float32(shifted).view(np.int32) << np.int32(23)).view(np.float32)
+    value = _ZERO if x < _EXP_LOW else value
+    return _INF if x > _EXP_HIGH else value
+
+
+@_as_written
+def logistic(x):
+    """1 / (1 + e^-x)."""
+    return _ONE / (_ONE + exp(-x))
+
+
+_HALF = np.float32(0.5)
+_T = np.float32(0.26)
+_N1 = np.float32(0.10376125574111938)
+_N2 = np.float32(0.10298021882772446)
+_N3 = np.float32(0.10328537225723267)
+_N4 = np.float32(0.050047095865011215)
+_N5 = np.float32(0.16322015225887299)
+_N6 = np.float32(-0.1542060822248459)
+_N7 = np.float32(0.2543175518512726)
+_N8 = np.float32(-0.15418913960456848)
+_N9 = np.float32(0.030783550813794136)
+
+
+@_as_written
+def normal_tail(x):
+    """The normal distribution's tail, 1 - Phi(x) = erfc(x / sqrt 2) / 2 for x >= 0, and e^(-x^2/2), its other factor.
+
+    The tail is e^(-x^2/2) times a function that falls like 1/x: a minimax polynomial in t = 1 / (1 + 0.26 x).
+    """
+    density = exp(-_HALF * x * x)
+    t = _ONE / (_ONE + _T * x)
+    square = t * t
+    high = ((_N9 * square + (_N8 * t + _N7)) * square + (_N6 * t + _N5)) * square
+    p = (high + (_N4 * t + _N3)) * square + (_N2 * t + _N1)
+    return density * t * p, density
+
+
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+
+
+@_as_written
+def order_key(x):
+    """An integer that orders float32 numbers as they are, and puts (positive) NaN above all.
+
+    A maximum of floats doesn't vectorise where NaN must be kept; one of integers does.
+    """
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & _MAGNITUDE))
+
+
+@_as_written
+def order_value(key):
+    """The number whose `order_key` is `key`."""
+    return np.int32(key ^ ((key >> np.int32(31)) & _MAGNITUDE)).view(np.float32)

@@ -1,0 +1,97 @@
+"""The vectorisable functions: the accuracy that their file states, their edges, and that loops with them vectorise."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from minilm_kernels import vector_math
+from minilm_kernels.jit import FAST_MATH
+
+numba = pytest.importorskip("numba")
+compiled = numba.njit(error_model="numpy", fastmath=FAST_MATH)
+
+
+@compiled
+def exp(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.exp(x[i])
+
+
+@compiled
+def logistic(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.logistic(x[i])
+
+
+@compiled
+def normal_tail(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.normal_tail(x[i])[0]
+
+
+@compiled
+def largest(x, y):
+    key = vector_math.order_key(x[0])
+    for i in range(x.size):
+        key = max(key, vector_math.order_key(x[i]))
+    y[0] = vector_math.order_value(key)
+
+
+def run(function, x):
+    y = np.empty_like(x)
+    function(x, y)
+    return y
+
+
+def ulps(found, exact):
+    return np.abs(found - exact) / np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
+
+
+def grid(low, high):
+    return np.linspace(low, high, 400_001, dtype=np.float32)
+
+
+def test_exp():
+    x = np.concatenate([grid(-86.9, 88.7228), grid(-1, 1), grid(-1e-3, 1e-3)])
+    assert ulps(run(exp, x), np.exp(x.astype(np.float64))).max() <= 1.3
+
+
+def test_exp_at_its_edges():
+    x = np.array([0, -0.0, -87.0, -104, -1e30, -np.inf, 88.73, 89.5, 1e30, np.inf, np.nan, -np.nan], np.float32)
+    np.testing.assert_array_equal(run(exp, x), [1, 1, 0, 0, 0, 0, *[np.inf] * 4, np.nan, np.nan])
+
+
+def test_logistic():
+    x = grid(-86, 86)
+    assert ulps(run(logistic, x), 1 / (1 + np.exp(-x.astype(np.float64)))).max() <= 3.1
+    x = np.array([0, -200, 200, -np.inf, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(run(logistic, x), [0.5, 0, 1, 0, 1, np.nan])
+
+
+@pytest.mark.parametrize(("high", "allowed"), [(4, 7), (8, 20), (12, 70)])
+def test_normal_tail(high, allowed):
+    x = grid(0, high)[::40]
+    exact = np.array([0.5 * math.erfc(value / math.sqrt(2)) for value in x.astype(np.float64)])
+    assert ulps(run(normal_tail, x), exact).max() <= allowed
+    x = np.array([40, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(run(normal_tail, x), [0, 0, np.nan])
+
+
+def test_order_of_keys_is_that_of_numbers():
+    numbers = np.array([3, -np.inf, -2, 0, -0.0, 1e-40, -1e-40, np.inf, 5e30], np.float32)
+    for count in range(1, len(numbers) + 1):
+        assert run(largest, numbers[:count])[0] == numbers[:count].max()
+    assert np.isnan(run(largest, np.array([1, np.nan, np.inf], np.float32))[0])
+
+
+@pytest.mark.parametrize(
+    ("function", "packed"), [(exp, "fmul"), (logistic, "fdiv"), (normal_tail, "fdiv"), (largest, "smax|icmp sgt")]
+)
+def test_loops_become_packed_arithmetic(function, packed):
+    run(function, np.ones(64, np.float32))
+    for code in function.inspect_llvm().values():
+        assert re.search(rf"({packed}).* <\d+ x (float|i32)>", code)
+        assert not re.search(r"call.*@(llvm\.)?exp", code)
