@@ -9,6 +9,8 @@ import numpy as np
 
 from minilm import backend
 
+from .files import sync_folder
+
 __all__ = ["load_weights", "save_weights"]
 
 
@@ -24,7 +26,7 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
     ordered = {}
     for name, array in arrays.items():
         array = backend.to_numpy(array)
-        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        if (array.dtype.kind not in "fiub" or array.itemsize > 8) and array.dtype.name != "bfloat16":
             raise TypeError(f"{name!r} is {array.dtype}, which a safetensors file does not hold; convert it first")
         # The library writes an array's memory as it lies, so it must lie in order (a scalar stays one: reshape).
         ordered[name] = np.ascontiguousarray(array).reshape(array.shape)
@@ -35,6 +37,7 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["atomic_write", "sync_file", "sync_folder"]
+
+
+def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
+    """Writes `content` (text as UTF-8) beside `path`, puts it on disk, and renames it to `path`; returns the path.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write(Path(folder, "a.txt"), "whole").read_text()
+    'whole'
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return path
+
+
+def sync_file(path: str | os.PathLike) -> None:
+    """Puts a file that was already written on disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str | os.PathLike) -> None:
+    """Puts the names in a folder on disk (a rename is only then safe), where the system lets a folder be synced."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

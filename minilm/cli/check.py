@@ -1,0 +1,43 @@
+"""`minilm check`: what must be true of a language model, verified on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from .parsing import parse
+
+__all__ = ["run"]
+
+
+@dataclass
+class CheckArguments:
+    """What `minilm check` takes."""
+
+    run: str  # a run folder, one of its checkpoints, or a model's folder in Hugging Face form
+    length: int = 32  # tokens in a row of the test input
+    seed: int = 0  # of the test input
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the verb; returns 0 if every property holds, else 1."""
+    import tyro
+
+    positional = Annotated[CheckArguments, tyro.conf.PositionalRequiredArgs]
+    description = "Verify on a trained model what must be true of every language model; exit status 1 if it is not."
+    options = parse(positional, arguments, "check", description)
+
+    from minilm.evaluation import check_model
+
+    from .loading import load
+
+    model, _ = load(options.run, options.device)
+    print(f"{type(model).__name__} with {model.n_parameters:,} parameters, {options.run}")
+    results = check_model(
+        model, length=options.length, seed=options.seed, report=lambda result: print(result, flush=True)
+    )
+    failed = sum(not result.ok for result in results)
+    print(f"{len(results) - failed} of {len(results)} properties hold")
+    return 1 if failed else 0

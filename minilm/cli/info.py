@@ -1,0 +1,101 @@
+"""`minilm info`: what is here to compute with, for a person and for a report of a fault."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from .parsing import parse
+
+__all__ = ["run"]
+
+_PACKAGES = ("numpy", "numba", "safetensors", "tokenizers", "ml_dtypes", "rich", "tyro", "matplotlib")
+
+
+@dataclass
+class InfoArguments:
+    """What `minilm info` takes: nothing."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the verb; returns the exit status."""
+    parse(InfoArguments, arguments, "info", "Show versions, devices and the machine's speed.")
+    for name, value in _facts():
+        print(f"{name:<14} {value}", flush=True)
+    return 0
+
+
+def _facts() -> Iterator[tuple[str, str]]:
+    from minilm import __version__, backend
+    from minilm.training import matrix_rate
+
+    yield "minilm", __version__
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
+    for package in _PACKAGES:
+        yield package, _version(package)
+    yield "cpu", f"{_processor()}, {_usable_cores()} of {os.cpu_count()} cores usable"
+    yield "memory", _memory()
+    yield "numba", _numba_threads()
+    yield "blas", _blas()
+    yield "sgemm", f"{matrix_rate('cpu') / 1e9:,.0f} GFLOP/s (float32 matrix product, 1024 wide)"
+    problem = backend.cuda_problem()
+    yield "cuda", f"not usable: {problem}" if problem else _gpus()
+    if problem is None:
+        yield "cuda sgemm", f"{matrix_rate('cuda', size=8192) / 1e9:,.0f} GFLOP/s (float32 matrix product, 8192 wide)"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return f"not installed (pip install {package})"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (ValueError, OSError, AttributeError):
+        return "unknown"
+
+
+def _numba_threads() -> str:
+    import numba
+
+    return f"{numba.get_num_threads()} threads (NUMBA_NUM_THREADS sets them)"
+
+
+def _blas() -> str:
+    import numpy as np
+
+    library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    threads = next((f"{name}={os.environ[name]}" for name in _THREAD_VARIABLES if name in os.environ), "all cores")
+    return f"{library.get('name', 'unknown')} {library.get('version', '')}, {threads}"
+
+
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def _gpus() -> str:
+    import numpy as np
+
+    from minilm import backend
+
+    cupy = backend.array_module(backend.to_device(np.zeros(1), "cuda"))
+    runtime = cupy.cuda.runtime
+    names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+    return f"{', '.join(names)}; CuPy {cupy.__version__}, CUDA {runtime.runtimeGetVersion()}"

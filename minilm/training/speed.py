@@ -1,0 +1,43 @@
+"""How fast a run is, against what the machine can do."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import numpy as np
+
+from minilm import backend
+
+__all__ = ["flops_per_token", "matrix_rate"]
+
+
+@cache
+def matrix_rate(device: str = "cpu", seconds: float = 0.3, size: int = 1024) -> float:
+    """Floating-point operations a second of a float32 matrix product on `device`: the best of those timed in `seconds`.
+
+    The ceiling that a training step is measured against. Measured once in a process.
+    """
+    a = backend.to_device(np.random.default_rng(0).standard_normal((size, size), dtype=np.float32), device)
+    best, end = float("inf"), time.perf_counter() + seconds
+    a @ a  # the library starts its threads
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        a @ a
+        backend.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def flops_per_token(model, context: int) -> float:
+    """Operations of a training step a token: 6 N + 12 L C T.
+
+    N counts the weights that take part in matrix products (all but position embeddings, with the output layer counted
+    also where it is tied), L layers of width C look at T = `context` positions. (Chowdhery et al. 2022,
+    arXiv:2204.02311, appendix B; the causal half is counted whole, as is usual.)
+    """
+    config = model.config
+    multiplied = model.n_parameters - config.n_positions * config.n_embd
+    if not config.tie_word_embeddings:
+        multiplied -= config.vocab_size * config.n_embd
+    return 6 * multiplied + 12 * config.n_layer * config.n_embd * context

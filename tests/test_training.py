@@ -1,0 +1,349 @@
+"""The training loop: what it computes, when it stops, and that going on is going on bit for bit."""
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from minilm import backend, ops
+from minilm.checkpoint import CheckpointError
+from minilm.data import BatchLoader
+from minilm.models import GPT2, GPT2Config
+from minilm.optim import SGD, AdamW, make_schedule
+from minilm.training import Callback, DivergedError, MetricsFile, TrainConfig, Trainer, draw_loss
+
+TOKENS = np.random.default_rng(0).integers(0, 16, 40).repeat(20)[:600]
+VAL = TOKENS[:120]
+
+
+def make(folder=None, *, dropout=0.0, lr=0.02, batch_size=4, optimizer=AdamW, schedule="cosine", **settings):
+    callbacks = settings.pop("callbacks", ())
+    config = TrainConfig(**{"steps": 12, "context": 8, "eval_interval": 4, "batch_size": batch_size} | settings)
+    shape = GPT2Config(16, 8, 8, 1, 2, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout)
+    model = GPT2(shape, backend.Generator(1))
+    backend.default_generator.seed(2)
+    return Trainer(
+        model,
+        optimizer(model.named_parameters(), lr=lr),
+        make_schedule(schedule, steps=config.steps, warmup=2) if schedule == "cosine" else make_schedule(schedule),
+        BatchLoader(TOKENS, batch_size, 8, seed=3),
+        config,
+        val_tokens=VAL,
+        folder=folder,
+        callbacks=callbacks,
+    )
+
+
+def losses(trainer):
+    return [(row["step"], row["loss"], row["grad_norm"], row["lr"], row.get("val_loss")) for row in trainer.history]
+
+
+class StopAt(Callback):
+    """Sends this process a signal after a step, as Ctrl-C would."""
+
+    def __init__(self, step, number=signal.SIGINT):
+        self.step, self.number = step, number
+
+    def on_step(self, trainer, row):
+        if row["step"] == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class Notices(Callback):
+    def __init__(self):
+        self.messages = []
+
+    def on_notice(self, trainer, message):
+        self.messages.append(message)
+
+
+def test_a_model_learns_and_rows_say_so(tmp_path):
+    trainer = make(tmp_path, steps=40, batch_size=8)
+    assert trainer.fit() == "finished"
+    assert trainer.history[-1]["val_loss"] < 0.8 * trainer.history[3]["val_loss"]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == trainer.history
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    for row in rows:
+        assert {"step", "loss", "lr", "grad_norm", "tokens_per_second"} == set(row) - {"val_loss"}
+    assert [row["step"] for row in rows if "val_loss" in row] == list(range(4, 41, 4))
+    assert rows[0]["lr"] == pytest.approx(0.02 / 3)  # the first step of a warm-up of two
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert make(steps=3).fit() == "finished"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accumulated_batches_equal_one_big_batch():
+    big, small = make(batch_size=8, optimizer=SGD, lr=0.5), make(batch_size=2, accumulation=4, optimizer=SGD, lr=0.5)
+    big.fit(), small.fit()
+    for a, b in zip(losses(big), losses(small)):
+        assert a[1:3] == pytest.approx(b[1:3], rel=1e-5)
+    for name, array in big.model.state_dict().items():
+        np.testing.assert_allclose(array, small.model.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_validation_loss_is_the_mean_over_all_target_tokens():
+    trainer = make()
+    model = trainer.model.eval()
+    total = sum(
+        ops.cross_entropy(model(VAL[None, i : i + 8]).logits[0], VAL[i + 1 : i + 9], reduction="sum").item()
+        for i in range(0, 112, 8)
+    )
+    rest = ops.cross_entropy(model(VAL[None, 112:119]).logits[0], VAL[113:120], reduction="sum").item()
+    assert trainer.evaluate() == pytest.approx((total + rest) / 119, rel=1e-6)
+    assert trainer.model.training
+    part = make(eval_batches=2).evaluate()
+    first = sum(
+        ops.cross_entropy(model(VAL[None, i : i + 8]).logits[0], VAL[i + 1 : i + 9], reduction="sum").item()
+        for i in range(0, 64, 8)
+    )
+    assert part == pytest.approx(first / 64, rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.3}, {"ema_decay": 0.9, "accumulation": 2}, {"schedule": "plateau"}])
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_run_interrupted_and_gone_on_with_is_the_run_never_stopped(tmp_path, settings, stop):
+    whole = make(tmp_path / "whole", **settings) if (tmp_path / "whole").mkdir() is None else None
+    assert whole.fit() == "finished"
+    (tmp_path / "parts").mkdir()
+    first = make(tmp_path / "parts", callbacks=[StopAt(stop)], **settings)
+    assert first.fit() == "interrupted"
+    assert first.signal == signal.SIGINT
+    second = make(tmp_path / "parts", **settings)
+    assert second.resume() == tmp_path / "parts" / "checkpoints" / f"step-{stop}"
+    assert second.fit() == "finished"
+    assert losses(second) == losses(whole)
+    for name, array in whole.model.state_dict().items():
+        assert np.array_equal(array, second.model.state_dict()[name])
+    ours, theirs = (MetricsFile(tmp_path / name / "metrics.jsonl").read() for name in ("parts", "whole"))
+    for row in ours + theirs:
+        del row["tokens_per_second"]
+    assert ours == theirs
+
+
+def test_sigterm_is_as_good_as_ctrl_c_and_handlers_come_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    trainer = make(tmp_path, callbacks=[StopAt(5, signal.SIGTERM)])
+    assert trainer.fit() == "interrupted"
+    assert (trainer.signal, trainer.step) == (signal.SIGTERM, 5)
+    assert trainer.store.steps()[-1] == 5
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_second_ctrl_c_ends_it_at_once(tmp_path):
+    class Twice(StopAt):
+        def on_step(self, trainer, row):
+            super().on_step(trainer, row)
+            super().on_step(trainer, row)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, callbacks=[Twice(5)]).fit()
+    assert make(tmp_path).resume().name == "step-4"
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_later_rows_dropped(tmp_path):
+    whole = make(tmp_path)
+    whole.fit()
+    weights = tmp_path / "checkpoints" / "step-12" / "optimizer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 13, "lo')  # as a kill in the middle of a row leaves it
+    notices = Notices()
+    again = make(tmp_path, callbacks=[notices])
+    assert again.resume().name == "step-8"
+    assert "step-12" in notices.messages[0]
+    assert "optimizer.safetensors" in notices.messages[0]
+    assert (tmp_path / "checkpoints" / "step-12.set-aside").is_dir()
+    assert [row["step"] for row in MetricsFile(tmp_path / "metrics.jsonl").read()] == list(range(1, 9))
+    again.fit()
+    assert losses(again) == losses(whole)
+
+
+def test_nothing_whole_to_go_on_from_is_an_error(tmp_path):
+    make(tmp_path, steps=4).fit()
+    (tmp_path / "checkpoints" / "step-4" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*step-4 .*state\.json"):
+        make(tmp_path).resume()
+    assert len(MetricsFile(tmp_path / "metrics.jsonl").read()) == 4
+
+
+def test_going_on_from_an_earlier_checkpoint(tmp_path):
+    whole = make(tmp_path)
+    whole.fit()
+    again = make(tmp_path)
+    assert again.resume(tmp_path / "checkpoints" / "step-8").name == "step-8"
+    again.fit()
+    assert losses(again) == losses(whole)
+    assert make(tmp_path / "new").resume() is None if (tmp_path / "new").mkdir() is None else False
+
+
+def test_a_checkpoint_of_another_setting_is_refused(tmp_path):
+    make(tmp_path).fit()
+    with pytest.raises(CheckpointError, match="ema_decay"):
+        make(tmp_path, ema_decay=0.9).resume()
+    with pytest.raises(ValueError, match="SGD"):
+        make(tmp_path, optimizer=SGD).resume()
+
+
+def test_rows_that_are_missing_are_told(tmp_path):
+    make(tmp_path).fit()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    notices = Notices()
+    make(tmp_path, callbacks=[notices]).resume()
+    assert "lacks rows" in notices.messages[0]
+
+
+def test_the_best_and_the_last_are_kept(tmp_path):
+    trainer = make(tmp_path, steps=12, eval_interval=2, checkpoint_interval=1, keep_last=2)
+    given = iter([3.0, 1.0, 2.0, 2.5, 2.0, 1.5])
+    trainer.evaluate = lambda: next(given)
+    held = {}
+
+    class Keep(Callback):
+        def on_step(self, trainer, row):
+            held[row["step"]] = trainer.model.transformer.wte.weight.numpy().copy()
+
+    trainer.callbacks.append(Keep())
+    trainer.fit()
+    assert (trainer.best_step, trainer.best_val_loss) == (4, 1.0)
+    assert trainer.store.steps() == [4, 11, 12]
+    with trainer.best_weights():
+        assert np.array_equal(trainer.model.transformer.wte.weight.numpy(), held[4])
+    assert np.array_equal(trainer.model.transformer.wte.weight.numpy(), held[12])
+    (trainer.store.path(4) / "manifest.json").unlink()
+    notices = Notices()
+    trainer.callbacks.append(notices)
+    with trainer.best_weights():
+        assert np.array_equal(trainer.model.transformer.wte.weight.numpy(), held[12])
+    assert "step-4" in notices.messages[0]
+
+
+def test_early_stopping_also_after_going_on(tmp_path):
+    values = [3.0, 2.0, 2.1, 2.2, 2.3]
+
+    def trainer(given, **more):
+        out = make(tmp_path, steps=100, eval_interval=2, early_stopping=3, **more)
+        out.evaluate = lambda: given.pop(0)
+        return out
+
+    first = trainer(values[:3], callbacks=[StopAt(6)])
+    assert first.fit() == "interrupted"
+    second = trainer(values[3:])
+    second.resume()
+    assert second.fit() == "stopped early"
+    assert (second.step, second.best_step) == (10, 4)
+    assert second.store.steps()[-1] == 10
+    third = trainer([])
+    third.resume()
+    assert third.fit() == "stopped early"  # there is nothing left to do
+    assert third.step == 10
+
+
+def test_overfitting_one_batch(tmp_path):
+    trainer = make(tmp_path, steps=150, lr=0.05, overfit_one_batch=True)
+    trainer.fit()
+    assert trainer.history[-1]["loss"] < 0.05
+    assert "val_loss" not in trainer.history[-1]
+    other = make(tmp_path, steps=160, lr=0.05)
+    with pytest.raises(ValueError, match=r"."):
+        make(tmp_path, steps=160, overfit_one_batch=True, batch_size=8).resume()
+    other.resume()  # the ordinary mode may follow: the position is the loader's
+    assert other.step == 150
+
+
+def test_averaged_weights_are_evaluated_and_kept_apart(tmp_path):
+    trainer = make(tmp_path, ema_decay=0.5, steps=8)
+    trainer.fit()
+    own = trainer.model.transformer.wte.weight.numpy().copy()
+    with trainer.averaged_weights():
+        averaged = trainer.model.transformer.wte.weight.numpy().copy()
+    assert not np.array_equal(own, averaged)
+    assert np.array_equal(trainer.model.transformer.wte.weight.numpy(), own)
+    with trainer.best_weights():
+        assert np.array_equal(trainer.model.transformer.wte.weight.numpy(), averaged)
+    trainer.ema, with_average = None, trainer.evaluate()
+    assert trainer.evaluate() != with_average
+    assert with_average == trainer.history[-1]["val_loss"]
+
+
+def test_nan_stops_it_and_the_operation_is_named(tmp_path):
+    class Poison(Callback):
+        def on_step(self, trainer, row):
+            if row["step"] == 6:  # from finite values on, a root of a negative number
+                forward = trainer.model.forward
+
+                def spoilt(ids, **rest):
+                    out = forward(ids, **rest)
+                    out.loss = ops.sqrt(out.loss - 1000.0)
+                    return out
+
+                trainer.model.forward = spoilt
+
+    trainer = make(tmp_path, callbacks=[Poison()])
+    with np.errstate(invalid="ignore"), pytest.raises(DivergedError, match=r"(?s)step 7 gave loss nan.*sqrt.*step-4"):
+        trainer.fit()
+    assert trainer.step == 6
+    assert [row["step"] for row in MetricsFile(tmp_path / "metrics.jsonl").read()] == list(range(1, 7))
+    assert all(parameter.grad is None for parameter in trainer.parameters)
+    assert make(tmp_path).resume().name == "step-4"
+
+
+def test_weights_that_were_spoilt_are_named():
+    trainer = make()
+    trainer.model.transformer.h[0].mlp.c_fc.bias.data[0] = np.nan
+    with pytest.raises(
+        DivergedError, match=r"step 1 gave loss nan.*weights held NaN.*transformer\.h\.0\.mlp\.c_fc\.bias"
+    ):
+        trainer.train_step()
+    assert trainer.batches.position == 0
+
+
+def test_too_high_a_learning_rate_stops_before_the_weights_are_spoilt():
+    trainer = make(lr=1e30, optimizer=SGD, grad_clip=0, schedule="constant", eval_interval=1000)
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"step \d+ gave .*Lower the learning rate"):
+        trainer.fit()
+
+
+def test_clipping_limits_the_step():
+    clipped, free = (make(optimizer=SGD, lr=1.0, grad_clip=clip, schedule="constant") for clip in (1e-3, 0))
+    start = {name: array.copy() for name, array in clipped.model.state_dict().items()}
+    clipped.train_step(), free.train_step()
+
+    def moved(trainer):
+        return math.sqrt(sum(((start[n] - a).astype("f8") ** 2).sum() for n, a in trainer.model.state_dict().items()))
+
+    assert moved(clipped) == pytest.approx(1e-3, rel=1e-2)
+    assert moved(free) == pytest.approx(free.optimizer.param_groups[0]["lr"] * _norm(free), rel=1e-3)
+
+
+def _norm(trainer):
+    again = make(optimizer=SGD, lr=1.0, grad_clip=0, schedule="constant")
+    return again.train_step()["grad_norm"]
+
+
+def test_rows_are_read_up_to_what_is_torn(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n\xff\xfe\n{"step": 4, "loss": 1.0}\n{"st')
+    metrics = MetricsFile(path)
+    assert [row["step"] for row in metrics.read()] == [1, 2]
+    assert [row["step"] for row in metrics.cut_after(1)] == [1]
+    metrics.write({"step": 2, "loss": 1.25})
+    assert path.read_text() == '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.25}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        metrics.write({"step": 3, "loss": math.nan})
+    metrics.close()
+
+
+def test_the_losses_are_drawn(tmp_path):
+    rows = [{"step": i, "loss": 4 / i} | ({"val_loss": 4.2 / i} if i % 5 == 0 else {}) for i in range(1, 21)]
+    small = draw_loss(rows[:3], tmp_path / "a.png").read_bytes()
+    large = draw_loss(rows, tmp_path / "b.png").read_bytes()
+    assert small[:8] == large[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(large) > len(small)  # a second curve
+    assert draw_loss([], tmp_path / "c.png").is_file()
