@@ -6,13 +6,11 @@ what an operation kept as soon as its rule has run, and undoes broadcasting and 
 
 from __future__ import annotations
 
-import numpy as np
-
 from minilm import backend
 
 from .errors import where_called
 from .mode import enable_grad, no_grad, state
-from .operation import Array, Node, Operation, Rule, has_nonfinite, op
+from .operation import Array, Node, Operation, Rule, _as_array, has_nonfinite, op
 from .placed import Placed
 from .tensor import Tensor
 
@@ -34,7 +32,7 @@ def grad(
     allow_unused: bool = False,
     retain_graph: bool | None = None,
 ):
-    """The gradients of `outputs` (a tensor or several) with respect to `inputs` (leaves or not), without touching `.grad`.
+    """The gradients of `outputs` (one tensor or several) in `inputs` (leaves or not), without touching `.grad`.
 
     `grad_outputs` weighs the outputs (ones for a single element). Returns a tuple of Tensors, one an input; an input
     that the outputs do not depend on is an error, or None with `allow_unused`. `create_graph` makes the result itself
@@ -67,7 +65,7 @@ def grad(
             "pass allow_unused=True to get None for it"
         )
     results = (found[_key(x)][1] if _key(x) in found else None for x in inputs)
-    return tuple(x if x is None or isinstance(x, Tensor) else Tensor(x.array) for x in results)
+    return tuple(x if x is None or isinstance(x, Tensor) else Tensor(x.own()) for x in results)
 
 
 class _Sum:
@@ -87,7 +85,11 @@ class _Sum:
         elif self.owned and self.array.dtype == array.dtype:
             self.array += array
         else:
-            self.array, self.owned = self.array + array, True
+            self.array, self.owned = _as_array(self.array + array), True
+
+    def own(self):
+        """The array, contiguous and nobody else's: a gradient that is handed out may be written to."""
+        return self.array if self.owned and self.array.flags.c_contiguous else self.array.copy()
 
 
 def _key(tensor: Tensor):
@@ -115,7 +117,9 @@ def _seed(output: Tensor, gradient, create_graph: bool):
         raise ValueError(
             f"the gradient for a tensor of shape {output.shape} has shape {gradient.shape}; they must agree"
         )
-    return gradient if create_graph else gradient._data.astype(output.dtype, copy=False)
+    if create_graph:
+        return gradient if gradient.dtype == output.dtype else gradient.to(output.dtype)
+    return gradient._data.astype(output.dtype, copy=False)
 
 
 def _order(outputs: list[Tensor]) -> list:
@@ -207,6 +211,8 @@ def _run_hooks(hooks, total, shape: tuple, create: bool):
         replaced = replaced if isinstance(replaced, Tensor) else Tensor(backend.as_array(replaced))
         if replaced.shape != shape:
             raise ValueError(f"a gradient hook returned shape {replaced.shape} for a tensor of shape {shape}")
+        if replaced.dtype != given.dtype:
+            replaced = replaced.to(given.dtype)
         total = replaced if create else _Sum(replaced._data, False)
     return total
 
@@ -230,6 +236,8 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
     for position, result in enumerate(results):
         edge = node.edges[position]
         if result is None or edge is None:
+            if needs[position]:
+                operation.require_rule(position)
             continue
         source, slot, shape, dtype = edge
         aliased = _aliased(result, g, node.kept) or any(result is other for other in results[:position])
@@ -322,7 +330,12 @@ def _through_composition(node: Node, g, needs: list[bool]) -> list:
     stand_ins = [_identity(x) if need else x for x, need in zip(inputs, needs)]
     y = node.operation.composed(*stand_ins, **node.settings)
     wanted = [x for x, need in zip(stand_ins, needs) if need]
+    edges = [x._node.edges for x in wanted]
+    for x in wanted:  # cut off, so that this walk does not go through the whole graph behind them
+        x._node.edges = ()
     found = iter(grad(y, wanted, g, create_graph=True, allow_unused=True))
+    for x, before in zip(wanted, edges):
+        x._node.edges = before
     return [next(found) if need else None for need in needs]
 
 
@@ -336,10 +349,19 @@ def _(g):
     return g
 
 
+@op
+def _copy(x: Array):
+    return x.copy()
+
+
+@_copy.gradient
+def _(g):
+    return g
+
+
 def _fitted(operation: Operation, position: int, gradient, shape: tuple, dtype):
-    """The gradient of an input in that input's shape and dtype: broadcasting undone, or an error that says what is off."""
-    if isinstance(gradient, np.generic):
-        gradient = np.asarray(gradient)
+    """The gradient of an input in its shape and dtype: broadcasting undone, or an error that says what is off."""
+    gradient = _as_array(gradient)
     if not isinstance(gradient, Placed) and gradient.shape != shape:
         gradient = _unbroadcast(operation, position, gradient, shape)
     if gradient.dtype != dtype:
@@ -368,6 +390,7 @@ def _unbroadcast(operation: Operation, position: int, gradient, shape: tuple):
 def _contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
     total = sums.get(key)
     if create:
+        gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
         sums[key] = gradient if total is None else total + gradient
     elif total is not None:
         total.add(gradient)
@@ -392,15 +415,15 @@ def _aliased(result, g, kept: dict) -> bool:
 
 def _accumulate_into_leaf(leaf: Tensor, total, create: bool) -> None:
     if create:
-        leaf.grad = total if leaf.grad is None else leaf.grad + total
+        with enable_grad():
+            leaf.grad = _copy(total) if leaf.grad is None else leaf.grad + total
     elif leaf.grad is None:
-        array = total.array if total.owned and total.array.flags.c_contiguous else total.array.copy()
-        leaf.grad = Tensor(array)
+        leaf.grad = Tensor(total.own())
     elif leaf.grad._node is None:
         leaf.grad._data += total.array
         leaf.grad.bump_version()
     else:
-        leaf.grad = Tensor(leaf.grad._data + total.array)
+        leaf.grad = Tensor(_as_array(leaf.grad._data + total.array))
 
 
 def _check_versions(node: Node) -> None:

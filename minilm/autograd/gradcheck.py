@@ -41,6 +41,9 @@ def gradcheck(
         if inputs[i].dtype != np.float64:
             raise TypeError(f"gradcheck needs float64 inputs, input {i} is {inputs[i].dtype}; use .to('float64')")
     outputs = _outputs(function, inputs)
+    for i, y in enumerate(outputs):
+        if y.dtype != np.float64:
+            raise TypeError(f"the function makes output {i} {y.dtype} from float64 inputs; it must keep the dtype")
     random = backend.Generator(seed)
     weights = [random.normal(y.shape, dtype="float64", device=y.device) for y in outputs]
     analytic = grad(outputs, [inputs[i] for i in checked], weights, allow_unused=True)
@@ -54,7 +57,7 @@ def gradcheck(
 def gradgradcheck(
     function: Callable, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, seed: int = 0
 ) -> bool:
-    """Checks second derivatives: `gradcheck` of the gradient of `function`, in its inputs and in the output's gradient."""
+    """Checks second derivatives: `gradcheck` of `function`'s gradient, in its inputs and in the output's gradient."""
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     outputs = _outputs(function, inputs)
@@ -118,6 +121,7 @@ def _compare(
     raise GradientError(
         f"the gradient of {name} for input {which} is wrong at {int(bad.sum())} of {bad.size} elements. Worst at index "
         f"{tuple(int(i) for i in worst)}: computed {analytic[worst]:.6g}, by finite differences {numeric[worst]:.6g} "
-        f"(off by {error[worst]:.3g}, allowed {atol + rtol * abs(numeric[worst]):.3g}). Where they differ by a constant "
-        "factor, look for a forgotten scale; where only repeated indices or broadcast axes differ, for a missing sum."
+        f"(off by {error[worst]:.3g}, allowed {atol + rtol * abs(numeric[worst]):.3g}). Where they differ by a "
+        "constant factor, look for a forgotten scale; where only repeated indices or broadcast axes differ, for a "
+        "missing sum."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import ContextDecorator
 
+import numpy as np
+
 __all__ = ["detect_anomaly", "enable_grad", "is_grad_enabled", "no_grad", "state"]
 
 
@@ -35,6 +37,9 @@ class _Switch(ContextDecorator):
         self._before.append(getattr(state, self.attribute))
         setattr(state, self.attribute, self.value)
         return self
+
+    def _recreate_cm(self):  # a decorated function may run in several threads at once: each call has its own
+        return type(self)()
 
     def __exit__(self, *_) -> None:
         setattr(state, self.attribute, self._before.pop())
@@ -68,3 +73,12 @@ class detect_anomaly(_Switch):
     """
 
     attribute, value = "anomaly", True
+
+    def __enter__(self):
+        self._quiet = np.errstate(all="ignore")  # NumPy's warnings would come first, and name less
+        self._quiet.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *details) -> None:
+        super().__exit__(*details)
+        self._quiet.__exit__(*details)

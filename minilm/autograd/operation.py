@@ -17,6 +17,7 @@ Only what the rules that will run have named is kept.
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -122,8 +123,15 @@ class Operation:
 
         return add
 
+    def require_rule(self, position: int) -> None:
+        """RuntimeError if no rule speaks for this input: one that was forgotten must not pass for a zero."""
+        if self.composed is None and not self.variadic and not any(position in r.positions for r in self.rules):
+            raise RuntimeError(
+                f"{self.name} has no gradient rule for its input {self.inputs[position]!r}; add one, or detach it"
+            )
+
     def composition(self, function: Callable) -> Callable:
-        """Decorator: names the same function as a composition of simpler operations, for derivatives of higher order."""
+        """Decorator: names the same function as a composition of simpler operations, for higher derivatives."""
         self.composed = function
         return function
 
@@ -151,7 +159,9 @@ class Operation:
                 tracked = tracked or value.requires_grad
                 value = value._data
             elif isinstance(value, (int, float, list, tuple)):
-                value = _plain(value, args)
+                given, value = value, _plain(value, args)
+                if value is not given:  # rules see what the forward saw
+                    args = tuple(value if other is given else other for other in args)
             arrays.append(value)
         _check_devices(self, arrays)
         if not wrapped:
@@ -189,7 +199,16 @@ class Operation:
         if missing:
             raise TypeError(f"{self.name} needs {', '.join(map(repr, missing))}")
         inputs = tuple(bound.pop(name) for name in self.inputs)
-        return inputs, {name: _raw_setting(value) for name, value in bound.items()}
+        return inputs, {name: self._raw_setting(name, value) for name, value in bound.items()}
+
+    def _raw_setting(self, name: str, value):
+        if not isinstance(value, Tensor):
+            return value
+        if value.requires_grad and state.recording:
+            raise ValueError(
+                f"{self.name} gives no gradient to {name!r}, which requires one; pass {name}.detach() if that is meant"
+            )
+        return value._data
 
     def _check_names(self, kwargs: dict) -> None:
         unknown = [name for name in kwargs if name not in self.parameters]
@@ -200,12 +219,11 @@ class Operation:
         """The outputs of a call that nothing needs to be remembered of."""
         if self.keeps:
             out = out[0]
-        if isinstance(out, tuple):
-            return tuple(Tensor(_as_array(part)) for part in out)
-        tensor = Tensor(_as_array(out))
+        tensors = tuple(Tensor(_as_array(part)) for part in (out if isinstance(out, tuple) else (out,)))
         if self.view and isinstance(inputs[0], Tensor):
-            tensor._version = inputs[0]._version
-        return tensor
+            for tensor in tensors:
+                tensor._version = inputs[0]._version
+        return tensors if isinstance(out, tuple) else tensors[0]
 
     def _record(self, inputs: tuple, settings: dict, out):
         """Puts the call on the tape and returns its outputs as tensors that know it."""
@@ -313,13 +331,12 @@ def _plain(value, args: tuple):
 
     (`numpy.float64(2)` counts as a number: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.)
     """
-    if isinstance(value, (int, float)) and any(hasattr(other, "shape") for other in args if other is not value):
-        return value.item() if isinstance(value, np.generic) else value
-    return backend.as_array(value)
-
-
-def _raw_setting(value):
-    return value._data if isinstance(value, Tensor) else value
+    dtype = next((other.dtype for other in args if other is not value and hasattr(other, "shape")), None)
+    if dtype is None or not isinstance(value, (int, float)):
+        return backend.as_array(value)
+    if dtype.kind == "V" and isinstance(value, float):  # ml_dtypes lets a Python float make bfloat16 float32
+        return np.asarray(value, dtype)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_devices(operation: Operation, arrays: list) -> None:
@@ -335,7 +352,7 @@ def _check_devices(operation: Operation, arrays: list) -> None:
 
 def _check_finite(operation: Operation, arrays: list, out) -> None:
     if any(has_nonfinite(array) for array in arrays):
-        return  # not this operation's fault
+        return  # not this operation's fault, or what was asked for (where(mask, scores, -inf))
     for part in out if isinstance(out, tuple) else (out,):
         if has_nonfinite(part):
             raise FloatingPointError(
@@ -344,6 +361,8 @@ def _check_finite(operation: Operation, arrays: list, out) -> None:
 
 
 def has_nonfinite(array) -> bool:
-    if not hasattr(array, "dtype") or array.dtype.kind != "f":
+    if isinstance(array, float):
+        return not math.isfinite(array)
+    if not hasattr(array, "dtype") or array.dtype.kind not in "fV":
         return False
     return not bool(backend.array_module(array).isfinite(array).all())

@@ -16,7 +16,7 @@ __all__ = ["Tensor", "tensor"]
 class Tensor:
     """A NumPy or CuPy array that remembers how it was computed, so that gradients can flow back through it.
 
-    Operators and methods with NumPy's names (`x + y`, `x @ y`, `x[1:]`, `x.sum(axis=0)`, ...) are those of `minilm.ops`.
+    Operators and methods with NumPy's names (`x + y`, `x @ y`, `x[1:]`, `x.sum(axis=0)`, ...) are `minilm.ops`.
 
     >>> import minilm
     >>> x = minilm.tensor([1.0, 2.0], requires_grad=True)
@@ -129,9 +129,10 @@ class Tensor:
         backward(self, gradient, retain_graph=retain_graph, create_graph=create_graph)
 
     def register_hook(self, hook: Callable) -> Callable[[], None]:
-        """Calls `hook(gradient)` when the whole gradient of this tensor is known; what it returns, if not None, replaces it.
+        """Calls `hook(gradient)` once the whole gradient of this tensor is known; what it returns replaces it.
 
-        Hook and return value deal in Tensors. Returns a function that takes the hook off again.
+        Hook and return value deal in Tensors; a hook that returns None leaves the gradient as it is. Returns a
+        function that takes the hook off again.
         """
         if not self.requires_grad:
             raise ValueError("a gradient hook needs a tensor that requires a gradient")
@@ -152,6 +153,8 @@ class Tensor:
             def keep(gradient: Tensor) -> None:
                 tensor = reference()
                 if tensor is not None:
+                    # A copy: the engine's array may be a read-only view, or other tensors' gradient as well.
+                    gradient = gradient if gradient.requires_grad else Tensor(gradient._data.copy())
                     tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
 
             self.register_hook(keep)
@@ -228,6 +231,9 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise TypeError(f"only integer tensors can be an index; this one is {self.dtype}")
@@ -263,7 +269,13 @@ def tensor(array, requires_grad: bool = False, dtype=None, device: str | None = 
     Python floats become float32; arrays keep their dtype unless `dtype` says otherwise. Raises RuntimeError for
     `device="cuda"` where there is no GPU, TypeError for `requires_grad` on integers.
     """
-    return Tensor(backend.as_array(_raw(array), dtype, device), requires_grad)
+    data = backend.as_array(_raw(array), dtype, device)
+    if data.dtype.kind not in "fiubV":
+        raise TypeError(f"a tensor holds numbers or booleans; {type(array).__name__} became an array of {data.dtype}")
+    out = Tensor(data, requires_grad)
+    if isinstance(array, Tensor) and data is array._data:
+        out._version = array._version
+    return out
 
 
 def _raw(value):

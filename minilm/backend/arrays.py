@@ -34,6 +34,8 @@ def resolve_dtype(dtype) -> np.dtype:
     """The NumPy dtype meant by a name ("float32", "bfloat16", ...), a type or a dtype."""
     if isinstance(dtype, str) and dtype == "bfloat16":
         return bfloat16()
+    if dtype is None:
+        raise TypeError(f"None is no dtype; use one of {', '.join(DTYPES)}")
     try:
         return np.dtype(dtype)
     except TypeError:
@@ -100,6 +102,8 @@ def cuda_problem() -> str | None:
     try:
         import cupy
     except ImportError as error:
+        if "libcuda.so" in str(error):
+            return f"the NVIDIA driver is missing ({error}); install it, and check that nvidia-smi runs"
         return (
             f"the package CuPy is not installed or does not import ({error}); install it with pip install "
             "'minilm[cuda13]' (NVIDIA driver 580 or newer) or pip install 'minilm[cuda12]' (driver 525 or newer)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 __all__ = ["peak_memory", "reuse_memory"]
 
@@ -23,11 +24,15 @@ def reuse_memory() -> bool:
     except (OSError, AttributeError):  # not glibc
         return False
     settings = [(_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * 2**20)]
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    accepted = [mallopt(option, value) == 1 for option, value in settings]
+    return all(accepted)
 
 
 def peak_memory() -> int:
     """The most memory this process has held so far, in bytes (its peak resident set)."""
+    if sys.platform.startswith("linux"):  # ru_maxrss would count what a parent process held when it forked
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

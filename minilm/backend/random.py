@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import as_array, to_device
+from .arrays import as_array, resolve_dtype, to_device
 
 __all__ = ["Generator", "default_generator", "manual_seed"]
 
@@ -33,12 +33,12 @@ class Generator:
 
     def normal(self, shape, std: float = 1.0, mean: float = 0.0, dtype="float32", device: str = "cpu"):
         """Normal numbers of the given mean and standard deviation."""
-        values = self._stream.standard_normal(shape, dtype=np.float64 if dtype == "float64" else np.float32)
+        values = self._stream.standard_normal(shape, dtype=_drawn(dtype))
         return to_device(as_array(values * std + mean, dtype), device)
 
     def uniform(self, shape, low: float = 0.0, high: float = 1.0, dtype="float32", device: str = "cpu"):
         """Numbers spread evenly over [low, high)."""
-        values = self._stream.random(shape, dtype=np.float64 if dtype == "float64" else np.float32)
+        values = self._stream.random(shape, dtype=_drawn(dtype))
         return to_device(as_array(values * (high - low) + low, dtype), device)
 
     def integers(self, low: int, high: int, shape=None, device: str = "cpu"):
@@ -70,6 +70,11 @@ class Generator:
             raise ValueError(f"expected the state of a PCG64 stream, got {state.get('bit_generator')!r}")
         inner = {key: int(value) for key, value in state["state"].items()}
         self._stream.bit_generator.state = {**state, "state": inner}
+
+
+def _drawn(dtype):
+    """The dtype that numbers are drawn in: float64 for float64, else float32, rounded from there."""
+    return np.float64 if resolve_dtype(dtype) == np.float64 else np.float32
 
 
 default_generator = Generator(0)

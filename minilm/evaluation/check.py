@@ -10,6 +10,7 @@ import numpy as np
 
 from minilm import backend
 from minilm.autograd import no_grad
+from minilm.nn import eval_mode
 
 __all__ = ["CheckResult", "check_model"]
 
@@ -29,30 +30,38 @@ class CheckResult:
         return self.error <= self.limit
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.error:.2e} (at most {self.limit:.0e}); {self.detail}"
+        return (
+            f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.error:.2e} (at most {self.limit:.0e}); {self.detail}"
+        )
 
 
 def check_model(model, *, length: int = 32, seed: int = 0, report: Callable[[CheckResult], None] | None = None):
     """Verifies the properties below on random tokens and returns a list of `CheckResult`, each reported as it comes.
 
-    Errors are relative to the largest logit or gradient. The model's weights, mode and gradients are left as they
-    were. `length` (at most half the model's) is that of the token rows.
+    Errors are relative to the largest logit, or gradient of the same weights. The model's weights, mode and gradients
+    are left as they were. `length` (4 or more, and at most half the model's is taken) is that of the token rows.
+
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=50, n_positions=8, n_embd=16, n_layer=1, n_head=2))
+    >>> all(result.ok for result in check_model(model))
+    True
     """
-    context = _Context(model, max(4, min(length, model.max_length // 2)), backend.Generator(seed))
+    length = min(length, model.max_length // 2)
+    if length < 4:
+        raise ValueError(f"check_model needs length >= 4 and a model for 8 tokens or more; got {length} to look at")
+    context = _Context(model, length, backend.Generator(seed))
     results = []
-    was_training = model.training
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    model.eval()
+    gradients = [(p, p.grad) for p in model.parameters()]
     try:
-        for check in (_future, _cache, _left_padding, _right_padding, _alone, _kernels, _differences, _accumulation):
-            result = check(context)
-            results.append(result)
-            if report is not None:
-                report(result)
+        with eval_mode(model):
+            for check in CHECKS:
+                result = check(context)
+                results.append(result)
+                if report is not None:
+                    report(result)
     finally:
-        model.train(was_training)
-        for name, p in model.named_parameters():
-            p.grad = gradients[name]
+        for p, gradient in gradients:
+            p.grad = gradient
     return results
 
 
@@ -71,12 +80,16 @@ class _Context:
             return backend.to_numpy((model or self.model)(ids, **arguments).logits.data).astype(np.float64)
 
     def gradients(self, model, batches: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """The gradients of the mean loss over `batches`, added up batch by batch."""
+        """The gradients of the mean loss over `batches`, added up batch by batch; zeros where none arrived."""
         model.zero_grad()
         for ids in batches:
             loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
             (loss * (1 / len(batches))).backward()
-        found = {n: backend.to_numpy(p.grad.data) for n, p in model.named_parameters() if p.grad is not None}
+        found = {
+            name: np.zeros(p.shape) if p.grad is None else backend.to_numpy(p.grad.data)
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
         model.zero_grad()
         return found
 
@@ -86,12 +99,30 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max(initial=0.0) / (scale if scale > 0 else 1.0))
 
 
+def _worst(found: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> tuple[float, str]:
+    """The largest error of a weight tensor's gradient, relative to that gradient, and the tensor's name.
+
+    A gradient that is tiny beside the others (it may be zero but for rounding) is measured by a hundredth of theirs.
+    """
+    sizes = {name: np.abs(g).max(initial=0.0) for name, g in exact.items()}
+    floor = 0.01 * np.max(list(sizes.values()))
+    errors = {name: np.abs(found[name] - exact[name]).max(initial=0.0) / max(sizes[name], floor) for name in exact}
+    return _largest(errors)
+
+
+def _largest(errors: dict[str, float]) -> tuple[float, str]:
+    place = int(np.argmax(list(errors.values())))  # (NaN counts as the largest)
+    return float(list(errors.values())[place]), list(errors)[place]
+
+
 def _future(c: _Context) -> CheckResult:
     """Other tokens after position t must leave the logits up to t as they are."""
     cut = c.length // 2
     changed = np.concatenate([c.ids[:, :cut], c.tokens(len(c.ids), c.length - cut)], axis=1)
     error = _relative(c.logits(changed)[:, :cut], c.logits(c.ids)[:, :cut])
-    return CheckResult("no position sees the future", error, 1e-5, f"tokens after {cut} replaced, logits before compared")
+    return CheckResult(
+        "no position sees the future", error, 1e-5, f"tokens after {cut} replaced, logits before compared"
+    )
 
 
 def _cache(c: _Context) -> CheckResult:
@@ -136,41 +167,70 @@ def _in_float64(model):
     return twin.to("float64").eval()
 
 
+def _loss(c: _Context) -> CheckResult:
+    """The loss must be the mean of -log softmax(logits)[target] over the targets that are not -100."""
+    targets = np.where(c.tokens(*c.ids.shape) % 3 == 0, -100, c.tokens(*c.ids.shape))
+    targets[:, 0], targets[:, 1] = c.ids[:, 0], -100  # at least one of either kind
+    with no_grad():
+        out = c.model(c.ids, targets=targets)
+    logits = backend.to_numpy(out.logits.data).astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(logits, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    expected = (np.log(np.exp(logits).sum(axis=-1)) - chosen)[targets != -100].mean()
+    error = _relative(np.array(out.loss.item()), np.array(expected))
+    detail = f"{(targets != -100).sum()} targets, {(targets == -100).sum()} ignored"
+    return CheckResult("the loss is the mean over the targets", error, 1e-5, detail)
+
+
+def _in_float64(model):
+    twin = copy.deepcopy(model)
+    return twin.to("float64")
+
+
 def _kernels(c: _Context) -> CheckResult:
-    """Gradients as training computes them, by the fused kernels, against float64 by the references."""
+    """Gradients as training computes them against the same in float64."""
     own = c.gradients(c.model, [c.ids])
     exact = c.gradients(_in_float64(c.model), [c.ids])
-    scale = max(np.abs(g).max() for g in exact.values())
-    errors = {name: float(np.abs(own[name] - exact[name]).max() / scale) for name in exact}
-    worst = max(errors, key=errors.get)
-    return CheckResult("gradients match a float64 computation", errors[worst], 1e-4, f"worst in {worst}")
+    error, name = _worst(own, exact)
+    return CheckResult("gradients match a float64 computation", error, 1e-4, f"worst in {name}")
 
 
 def _differences(c: _Context) -> CheckResult:
-    """For each weight tensor the slope along a random direction, against the loss a little to either side."""
+    """For each weight tensor the slope of the loss along two directions, against the loss a little to either side.
+
+    Along the gradient itself an error of scale or sign shows in full; a random direction shows all others.
+    """
     twin = _in_float64(c.model)
     ids = c.ids[:2, :8]
     gradients = c.gradients(twin, [ids])
-    scale = max(float(np.sqrt((g**2).sum())) for g in gradients.values())
+    floor = 0.01 * np.max([_norm(g) for g in gradients.values()])
     errors = {}
     for name, parameter in twin.named_parameters():
         if name not in gradients:
             continue
-        direction = c.stream.normal(parameter.shape, dtype="float64")
-        direction /= np.sqrt((direction**2).sum())
-        move = backend.to_device(direction, parameter.device)
-        before, losses = parameter.data, []
-        eps = 1e-5
-        for step in (eps, -eps):
-            parameter.data = before + step * move
-            with no_grad():
-                losses.append(twin(ids[:, :-1], targets=ids[:, 1:]).loss.item())
-        parameter.data = before
-        slope = (losses[0] - losses[1]) / (2 * eps)
-        errors[name] = abs(slope - float((gradients[name] * direction).sum())) / scale
-    worst = max(errors, key=errors.get)
-    detail = f"{len(errors)} weight tensors, each along a random direction; worst {worst}"
-    return CheckResult("gradients match finite differences", errors[worst], 1e-5, detail)
+        gradient, random = gradients[name], c.stream.normal(parameter.shape, dtype="float64")
+        for direction in (gradient, random):
+            direction = direction / (_norm(direction) or 1.0)
+            slope = _slope(twin, ids, parameter, backend.to_device(direction, parameter.device))
+            error = abs(slope - float((gradient * direction).sum())) / max(_norm(gradient), floor)
+            errors[name] = np.maximum(errors.get(name, 0.0), error)  # (keeps NaN)
+    error, name = _largest(errors)
+    detail = f"{len(errors)} weight tensors, each along two directions; worst in {name}"
+    return CheckResult("gradients match finite differences", error, 1e-5, detail)
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.sqrt((array.astype(np.float64) ** 2).sum()))
+
+
+def _slope(model, ids: np.ndarray, parameter, direction, eps: float = 1e-5) -> float:
+    before, losses = parameter.data, []
+    for step in (eps, -eps):
+        parameter.data = before + step * direction
+        with no_grad():
+            losses.append(model(ids[:, :-1], targets=ids[:, 1:]).loss.item())
+    parameter.data = before
+    return (losses[0] - losses[1]) / (2 * eps)
 
 
 def _accumulation(c: _Context) -> CheckResult:
@@ -178,6 +238,11 @@ def _accumulation(c: _Context) -> CheckResult:
     half = len(c.ids) // 2
     apart = c.gradients(c.model, [c.ids[:half], c.ids[half:]])
     whole = c.gradients(c.model, [c.ids])
-    scale = max(np.abs(g).max() for g in whole.values())
-    error = max(float(np.abs(apart[name] - whole[name]).max() / scale) for name in whole)
-    return CheckResult("accumulated small batches equal one big batch", error, 1e-5, "two halves against the whole")
+    error, name = _worst(apart, whole)
+    detail = f"two halves against the whole; worst in {name}"
+    return CheckResult("accumulated small batches equal one big batch", error, 1e-4, detail)
+
+
+CHECKS = (
+    _future, _cache, _left_padding, _right_padding, _alone, _loss, _kernels, _differences, _accumulation
+)  # fmt: skip

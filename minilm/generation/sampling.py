@@ -35,13 +35,14 @@ def top_k_filter(logits: np.ndarray, k: int) -> np.ndarray:
 
 
 def top_p_filter(logits: np.ndarray, p: float) -> np.ndarray:
-    """-inf for all but the fewest most likely tokens that together have probability p (Holtzman et al. 2019)."""
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    probabilities = np.exp(np.take_along_axis(log_probabilities(logits), order, axis=-1))
-    before = np.cumsum(probabilities, axis=-1) - probabilities  # what the more likely ones have
+    """-inf for all but the fewest most likely tokens that together have probability p (Holtzman et al. 2019).
+
+    https://arxiv.org/abs/1904.09751. A token goes if it and all less likely ones have 1 - p or less between them.
+    """
+    order = np.argsort(logits, axis=-1, kind="stable")  # the least likely first, so that the small sums are exact
+    up_to = np.cumsum(np.exp(np.take_along_axis(log_probabilities(logits), order, axis=-1)), axis=-1)
     drop = np.zeros(logits.shape, bool)
-    np.put_along_axis(drop, order, before >= p, axis=-1)
-    drop[np.arange(len(logits)), order[:, 0]] = False  # the likeliest always stays
+    np.put_along_axis(drop, order[..., :-1], up_to[..., :-1] <= 1 - p, axis=-1)  # the likeliest always stays
     return np.where(drop, -np.inf, logits)
 
 
@@ -53,5 +54,5 @@ def min_p_filter(logits: np.ndarray, p: float) -> np.ndarray:
 def sample(logits: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """One token a row of logits (B, V), by the inverse of the distribution function at `uniforms` (B,) in [0, 1)."""
     cumulative = np.cumsum(np.exp(log_probabilities(logits)), axis=-1)
-    reached = cumulative > (uniforms * cumulative[:, -1])[:, None]
-    return reached.argmax(axis=-1)
+    cumulative /= cumulative[:, -1:]  # so that it reaches 1 at the last token that was not filtered out
+    return (cumulative > uniforms[:, None]).argmax(axis=-1)

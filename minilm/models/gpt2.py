@@ -12,7 +12,7 @@ import numpy as np
 
 from minilm import nn, ops
 from minilm.autograd import Tensor
-from minilm.backend import Generator, array_module, to_device
+from minilm.backend import Generator, array_module, to_device, to_numpy
 from minilm.nn.attention import KeyValueCache, attention_mask_arguments, join_heads, split_heads
 
 from .output import CausalLMOutput
@@ -23,7 +23,11 @@ __all__ = ["GPT2", "GPT2Config"]
 
 @dataclass
 class GPT2Config(Config):
-    """The shape of a GPT-2; the defaults are the smallest published model's (124M parameters)."""
+    """The shape of a GPT-2; the defaults are the smallest published model's (124M parameters).
+
+    transformers' `reorder_and_upcast_attn` is not among the keys: it only says how half precision is avoided. Raises
+    ValueError for sizes that do not fit, probabilities outside [0, 1] and unknown activations.
+    """
 
     vocab_size: int = 50257
     n_positions: int = 1024
@@ -41,15 +45,20 @@ class GPT2Config(Config):
     scale_attn_by_inverse_layer_idx: bool = False
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
 
     model_type = "gpt2"
     architecture = "GPT2LMHeadModel"
+    refused = ("add_cross_attention", "pruned_heads", "quantization_config")
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
+        nn.activation(self.activation_function)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -142,7 +151,9 @@ class GPT2(PretrainedModel):
         self.transformer = Transformer(config, generator)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-            self.lm_head.weight = nn.init.normal((config.vocab_size, config.n_embd), config.initializer_range, generator)
+            self.lm_head.weight = nn.init.normal(
+                (config.vocab_size, config.n_embd), config.initializer_range, generator
+            )
 
     def forward(
         self,
@@ -156,20 +167,32 @@ class GPT2(PretrainedModel):
         """Logits (B, T, V) for integer `input_ids` (B, T), and the mean loss if `targets` are given.
 
         `targets` (B, T) are aligned with the logits: targets[b, t] is the token after input_ids[b, t]; -100 is
-        ignored. `attention_mask` (B, S) is 1 for real tokens and 0 for padding, over the cached tokens too. `cache`
-        holds earlier tokens' keys and values and takes up these. `logits_to_keep` n > 0 computes the last n only.
-        Raises ValueError for shapes that do not fit, or more tokens than `n_positions`.
+        ignored. `attention_mask` (B, S) is 1 for real tokens and 0 for padding, over the cached tokens too; positions
+        count real tokens only, unless `position_ids` (B, T) or (T,) are given. `cache` holds earlier tokens' keys and
+        values and takes up these. `logits_to_keep` n > 0 computes the last n only. Integers come as NumPy or CuPy
+        arrays, Tensors or nested lists. Raises ValueError for shapes that do not fit, or more tokens than
+        `n_positions`.
         """
-        input_ids, past = self._checked_ids(input_ids), 0 if cache is None else len(cache)
+        input_ids, past = self._integers(input_ids), 0 if cache is None else len(cache)
+        if input_ids.ndim != 2 or not input_ids.size:
+            raise ValueError(
+                f"input_ids must be (B, T), at least one token; got shape {input_ids.shape}. One row: ids[None]"
+            )
+        if logits_to_keep < 0:
+            raise ValueError(
+                f"logits_to_keep is how many of the last logits to compute, or 0 for all; got {logits_to_keep}"
+            )
         length = past + input_ids.shape[1]
+        attention_mask = None if attention_mask is None else self._integers(attention_mask)
+        mask = attention_mask_arguments(attention_mask, len(input_ids), length)
         if position_ids is None:
             position_ids = self._positions(input_ids, past, length, attention_mask)
-        x = self.transformer(input_ids, position_ids, attention_mask_arguments(attention_mask, length), cache)
+        x = self.transformer(input_ids, self._integers(position_ids), mask, cache)
         if logits_to_keep:
             x = x[:, -logits_to_keep:]
         head = self.transformer.wte if self.config.tie_word_embeddings else self.lm_head
         logits = ops.linear(x, head.weight)
-        loss = None if targets is None else ops.cross_entropy(logits, targets)
+        loss = None if targets is None else ops.cross_entropy(logits, self._integers(targets))
         return CausalLMOutput(logits, loss)
 
     @property
@@ -181,12 +204,10 @@ class GPT2(PretrainedModel):
         """An empty cache for decoding."""
         return KeyValueCache(self.config.n_layer, capacity)
 
-    def _checked_ids(self, input_ids):
-        ids = input_ids.data if isinstance(input_ids, Tensor) else input_ids
-        ids = to_device(ids if hasattr(ids, "dtype") else np.asarray(ids), self.device)
-        if ids.ndim != 2:
-            raise ValueError(f"input_ids must be (B, T); got shape {tuple(ids.shape)}. Add a batch axis: ids[None]")
-        return ids
+    def _integers(self, values):
+        """A raw array on the model's device of an array, a Tensor or nested lists."""
+        values = values.data if isinstance(values, Tensor) else values
+        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
 
     def _positions(self, input_ids, past: int, length: int, attention_mask):
         """0, 1, 2, ... for each row's real tokens, so that padding on the left shifts nothing."""
@@ -197,8 +218,25 @@ class GPT2(PretrainedModel):
         xp = array_module(input_ids)
         if attention_mask is None:
             return xp.arange(past, length)
-        mask = xp.asarray(getattr(attention_mask, "_data", attention_mask))
-        return xp.maximum(xp.cumsum(mask, axis=1) - 1, 0)[:, past:]
+        return xp.maximum(xp.cumsum(attention_mask != 0, axis=1) - 1, 0)[:, past:]
+
+    def own_names(self, weights: dict) -> dict:
+        """As the base class's, without the causal masks that old files store; a tied head is the token embedding.
+
+        Raises ValueError for a file with a head of its own where the config says that it is tied.
+        """
+        weights = super().own_names(
+            {k: v for k, v in weights.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}
+        )
+        if self.config.tie_word_embeddings and "lm_head.weight" in weights:
+            head = weights.pop("lm_head.weight")
+            table = weights.setdefault("transformer.wte.weight", head)
+            if not np.array_equal(to_numpy(table), to_numpy(head)):
+                raise ValueError(
+                    "the file's lm_head.weight differs from its wte.weight, but tie_word_embeddings is true in its "
+                    "config; make that false"
+                )
+        return weights
 
 
 def residual_std(config: GPT2Config) -> float:

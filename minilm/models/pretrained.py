@@ -10,6 +10,7 @@ from typing import Self
 
 from minilm import nn
 from minilm.backend import Generator
+from minilm.checkpoint.files import atomic_write
 from minilm.checkpoint.weights import load_weights, save_weights
 from minilm.generation import GenerationMixin
 
@@ -21,18 +22,25 @@ class Config:
 
     model_type: str
     architecture: str
+    refused: tuple[str, ...] = ()  # keys of transformers that change the model, in a way that ours does not
 
     def to_dict(self) -> dict:
-        """The config as config.json holds it."""
+        """The config as config.json holds it, for float32 weights."""
         kind = {"architectures": [self.architecture], "model_type": self.model_type, "dtype": "float32"}
         return {**kind, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict) -> Self:
-        """A config from the keys that it knows; others, which concern other programs, are left out."""
+        """A config from the keys that it knows; others, which concern other programs, are left out.
+
+        Raises ValueError for another kind of model, and for switches that are on and not supported.
+        """
         kind = values.get("model_type", cls.model_type)
         if kind != cls.model_type:
             raise ValueError(f"{cls.__name__} describes a {cls.model_type!r} model; this config is of a {kind!r} model")
+        for name in cls.refused:
+            if values.get(name):
+                raise ValueError(f"the config has {name} = {values[name]!r}, which {cls.__name__} does not support")
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
@@ -49,7 +57,8 @@ class PretrainedModel(GenerationMixin, nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tokens = {key: getattr(self.config, key, None) for key in ("bos_token_id", "eos_token_id")}
-        _write_json(folder / "config.json", self.config.to_dict())
+        dtype = next(self.parameters()).dtype.name
+        _write_json(folder / "config.json", {**self.config.to_dict(), "dtype": dtype})
         _write_json(folder / "generation_config.json", {k: v for k, v in tokens.items() if v is not None})
         save_weights(folder / "model.safetensors", self.state_dict())
 
@@ -69,24 +78,15 @@ class PretrainedModel(GenerationMixin, nn.Module):
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is no intact JSON: {error}") from None
         model = cls(cls.config_class.from_dict(values), Generator(0))
-        model.load_state_dict(cls.own_names(load_weights(folder / "model.safetensors")))
+        model.load_state_dict(model.own_names(load_weights(folder / "model.safetensors")))
         return model.eval()
 
-    @classmethod
-    def own_names(cls, weights: dict) -> dict:
-        """The weights under our names: with the family's prefix, without the buffers and copies that files may hold."""
-        renamed = {}
-        for name, array in weights.items():
-            if name.endswith((".attn.bias", ".attn.masked_bias")):  # the causal mask, as old files store it
-                continue
-            if name == "lm_head.weight" and f"{cls.base_prefix}wte.weight" in weights:
-                continue  # a copy of the tied embedding
-            plain = name.startswith(cls.base_prefix) or name.startswith("lm_head.")
-            renamed[name if plain else cls.base_prefix + name] = array
-        return renamed
+    def own_names(self, weights: dict) -> dict:
+        """The weights of a file under this model's names: with the family's prefix, where the file leaves it out."""
+        own = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        prefixed = {name: f"{self.base_prefix}{name}" for name in weights}
+        return {prefixed[name] if prefixed[name] in own else name: array for name, array in weights.items()}
 
 
 def _write_json(path: Path, values: dict) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    atomic_write(path, json.dumps(values, indent=2) + "\n")

@@ -15,7 +15,7 @@ from .layers import (
     Sequential,
     activation,
 )
-from .module import Module, Parameter
+from .module import Module, Parameter, eval_mode
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,6 +34,7 @@ __all__ = [
     "Sequential",
     "activation",
     "attention_mask_arguments",
+    "eval_mode",
     "init",
     "join_heads",
     "split_heads",

@@ -24,28 +24,34 @@ def join_heads(x):
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
 
 
-def attention_mask_arguments(attention_mask, length: int) -> dict:
+def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
     """What a mask (B, S) of 1 for real and 0 for padding tokens means to `ops.scaled_dot_product_attention`.
 
     Padding on the right alone becomes `key_lengths`, which the fused kernel understands; anything else a boolean mask.
+    Raises ValueError for another shape, or other numbers (0 and -inf, to be added to scores, mean the contrary).
     """
     if attention_mask is None:
         return {}
-    mask = backend.to_numpy(getattr(attention_mask, "_data", attention_mask)).astype(bool)
-    if mask.ndim != 2 or mask.shape[1] != length:
-        raise ValueError(f"attention_mask must be (B, {length}), one entry a key; got {mask.shape}")
+    given = getattr(attention_mask, "_data", attention_mask)
+    values = backend.to_numpy(given)
+    mask = values.astype(bool)
+    if mask.shape != (batch, length):
+        raise ValueError(f"attention_mask must be ({batch}, {length}), one entry a key; got {mask.shape}")
+    if not (mask == values).all():
+        raise ValueError("attention_mask holds 1 for tokens to see and 0 for padding; there are other numbers in it")
     if mask.all():
         return {}
     lengths = mask.sum(axis=1)
     if (mask == (np.arange(length) < lengths[:, None])).all():
         return {"key_lengths": lengths}
-    return {"attn_mask": mask[:, None, None, :]}
+    return {"attn_mask": backend.array_module(given).asarray(mask[:, None, None, :])}
 
 
 class KeyValueCache:
-    """Keys and values of the tokens so far, for each layer, in buffers that are allocated once and grow by doubling.
+    """Keys and values of the tokens so far, for each layer, in buffers that grow by doubling.
 
-    `append(layer, k, v)` stores (B, Hk, T, D) and returns all of that layer's keys and values, (B, Hk, S, D).
+    `append(layer, k, v)` stores (B, Hk, T, D) and returns all of that layer's keys and values, (B, Hk, S, D), without
+    history: it raises RuntimeError where gradients are recorded. `capacity` tokens get their room at once.
     """
 
     def __init__(self, n_layer: int, capacity: int = 0) -> None:
@@ -60,6 +66,10 @@ class KeyValueCache:
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Adds the keys and values of new tokens to those of `layer`, and returns them all."""
+        if k.requires_grad or v.requires_grad:
+            raise RuntimeError(
+                "a cache of keys and values carries no gradients; decode under minilm.no_grad(), train without a cache"
+            )
         start, stop = self._lengths[layer], self._lengths[layer] + k.shape[2]
         self._keys[layer] = self._stored(self._keys[layer], k.data, start, stop)
         self._values[layer] = self._stored(self._values[layer], v.data, start, stop)
@@ -67,6 +77,8 @@ class KeyValueCache:
         return Tensor(self._keys[layer][:, :, :stop]), Tensor(self._values[layer][:, :, :stop])
 
     def _stored(self, buffer, new, start: int, stop: int):
+        if buffer is not None and buffer.shape[:2] + buffer.shape[3:] != new.shape[:2] + new.shape[3:]:
+            raise ValueError(f"the cache holds keys and values like {buffer.shape}; got some like {new.shape}")
         if buffer is None or buffer.shape[2] < stop:
             batch, heads, _, width = new.shape
             room = max(self.capacity, stop if buffer is None else 2 * stop)
@@ -115,7 +127,13 @@ class MultiHeadAttention(Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x, memory=None, attention_mask=None, cache: KeyValueCache | None = None, layer: int = 0):
-        """x (B, T, C); `memory` (B, S, C) to attend to instead of x; `attention_mask` (B, S) of 1 and 0 over the keys."""
+        """x (B, T, C); `memory` (B, S, C) to attend to instead of x; `attention_mask` (B, S) of 1 and 0 over the keys.
+
+        With a `cache` x are new tokens, which attend to those in place `layer` of the cache as well. Raises ValueError
+        for a cache beside a memory, which does not grow.
+        """
+        if memory is not None and cache is not None:
+            raise ValueError("a cache is for tokens that come one by one; keys and values of a memory are all there")
         source = x if memory is None else memory
         q = split_heads(self.q_proj(x), self.n_head)
         k, v = (split_heads(project(source), self.n_kv_head) for project in (self.k_proj, self.v_proj))
@@ -127,6 +145,11 @@ class MultiHeadAttention(Module):
             v,
             self.causal,
             dropout_p=self.attention_dropout if self.training else 0.0,
-            **attention_mask_arguments(attention_mask, k.shape[2]),
+            **attention_mask_arguments(attention_mask, k.shape[0], k.shape[2]),
         )
         return self.dropout(self.out_proj(join_heads(out)))
+
+    def extra_repr(self) -> str:
+        return (
+            f"n_head={self.n_head}, n_kv_head={self.n_kv_head}, causal={self.causal}, dropout={self.attention_dropout}"
+        )

@@ -111,6 +111,8 @@ class Dropout(Module):
     """While training, zeroes each element with probability p and divides the others by 1 - p."""
 
     def __init__(self, p: float = 0.5, generator: Generator | None = None):
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout's p is a probability, from 0 to 1; got {p}")
         self.p = p
         self.generator = generator
 
@@ -129,7 +131,9 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module: Module) -> ModuleList:
-        """Adds a module at the end; returns the list."""
+        """Adds a module at the end; returns the list. Raises TypeError for what is no module."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} holds modules; got {type(module).__name__}")
         setattr(self, str(len(self)), module)
         return self
 
@@ -137,11 +141,14 @@ class ModuleList(Module):
         return sum(1 for _ in self.children())
 
     def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self.children())
+        return self.children()
 
     def __getitem__(self, index: int | slice):
-        modules = list(self)
-        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+        chosen = list(self)[index]
+        return ModuleList(chosen) if isinstance(index, slice) else chosen
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, str(range(len(self))[index]), module)  # (a range knows negative and too large indices)
 
 
 class Sequential(ModuleList):
@@ -154,6 +161,10 @@ class Sequential(ModuleList):
         for module in self:
             x = module(x)
         return x
+
+    def __getitem__(self, index: int | slice):
+        chosen = list(self)[index]
+        return Sequential(*chosen) if isinstance(index, slice) else chosen
 
 
 class FeedForward(Module):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from minilm import backend
 from minilm.autograd import Tensor
 
-__all__ = ["Module", "Parameter"]
+__all__ = ["Module", "Parameter", "eval_mode"]
 
 
 class Parameter(Tensor):
@@ -21,9 +22,10 @@ class Parameter(Tensor):
 
 
 class Module:
-    """The base of all layers: what is assigned to `self` (parameters, modules, lists of modules) is part of the tree.
+    """The base of all layers: parameters and modules that are assigned to `self` are part of the tree.
 
-    Subclasses define `forward`; calling the module runs it, with the hooks around it.
+    Subclasses define `forward`; calling the module runs it, with the hooks around it. A plain list, tuple or dict of
+    modules is refused with a TypeError, for nobody would see its weights: a ModuleList holds them.
 
     >>> import numpy as np
     >>> from minilm import nn
@@ -53,13 +55,26 @@ class Module:
             out = out if replaced is None else replaced
         return out
 
+    def __setattr__(self, name: str, value) -> None:
+        parts = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (list, tuple, dict)) and any(isinstance(part, (Module, Parameter)) for part in parts):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a plain {type(value).__name__} of modules or parameters, which would "
+                "be neither learnt nor saved; put modules into an nn.ModuleList, and give each parameter its own name"
+            )
+        object.__setattr__(self, name, value)
+
     # The tree.
 
-    def children(self) -> Iterator[tuple[str, Module]]:
+    def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below this one, with their names."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly below this one."""
+        return (module for _, module in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, with their dotted names, each once."""
@@ -67,7 +82,7 @@ class Module:
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
         yield prefix, self
-        for name, child in self.children():
+        for name, child in self.named_children():
             yield from child._walk(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
@@ -89,7 +104,7 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def register_buffer(self, name: str, array, persistent: bool = True) -> None:
-        """Sets `self.name` to a tensor that is no parameter but moves, and if `persistent` is saved, with the module."""
+        """Sets `self.name` to a tensor that is not learnt, but moves and (if `persistent`) is saved with the module."""
         value = array if isinstance(array, Tensor) else Tensor(backend.as_array(array))
         setattr(self, name, value)
         vars(self).setdefault("_buffers", {})[name] = persistent
@@ -123,11 +138,13 @@ class Module:
         Everything is checked before anything is written: KeyError for missing or unexpected names (unless not
         `strict`), ValueError for shapes that differ, each listed by name.
         """
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers(persistent_only=True))}
-        names = {name: own.get(name) for name in state}
-        shared = dict(self.named_parameters(remove_duplicate=False))
-        names = {name: tensor if tensor is not None else shared.get(name) for name, tensor in names.items()}
-        missing = [name for name in own if name not in state]
+        known = {
+            **dict(self.named_parameters(remove_duplicate=False)),
+            **dict(self.named_buffers(persistent_only=True)),
+        }
+        names = {name: known.get(name) for name in state}  # a shared tensor may come under any of its names
+        given = {id(tensor) for tensor in names.values()}
+        missing = [name for name, tensor in _unique(known.items()) if id(tensor) not in given]
         unexpected = [name for name, tensor in names.items() if tensor is None]
         if strict and (missing or unexpected):
             raise KeyError(
@@ -172,13 +189,22 @@ class Module:
             parameter.grad = None
 
     def to(self, target) -> Module:
-        """Moves parameters and buffers to a device ("cpu", "cuda"), or floating-point ones to a dtype, in place."""
+        """Moves parameters and buffers to a device ("cpu", "cuda"), or floating-point ones to a dtype, in place.
+
+        Gradients go along. Raises TypeError for what is neither a device nor a floating-point dtype.
+        """
+        to_device = isinstance(target, str) and target in ("cpu", "cuda")
+        dtype = None if to_device else backend.resolve_dtype(target)
+        if dtype is not None and not _is_floating(dtype):
+            raise TypeError(f"a module moves to 'cpu', 'cuda' or a floating-point dtype; {target!r} is none of them")
         for tensor in [*self.parameters(), *self.buffers()]:
-            if target in ("cpu", "cuda"):
-                tensor.data = backend.to_device(tensor.data, target)
-            elif tensor.dtype.kind == "f" or tensor.dtype.name == "bfloat16":
-                tensor.data = tensor.data.astype(backend.resolve_dtype(target), copy=False)
-            tensor.grad = None
+            for holder in (tensor, tensor.grad):
+                if holder is None or not (to_device or _is_floating(holder.dtype)):
+                    continue
+                data = holder.data
+                moved = backend.to_device(data, target) if to_device else data.astype(dtype, copy=False)
+                if moved is not data:
+                    holder.data = moved
         return self
 
     @property
@@ -195,7 +221,7 @@ class Module:
     # Hooks.
 
     def register_forward_pre_hook(self, hook: Callable) -> Callable[[], None]:
-        """Calls `hook(module, args)` before forward; what it returns, if not None, replaces args. Returns its remover."""
+        """Calls `hook(module, args)` before forward; what it returns, if not None, replaces args. Returns a remover."""
         return self._add_hook("before", hook)
 
     def register_forward_hook(self, hook: Callable) -> Callable[[], None]:
@@ -218,9 +244,25 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         inside = "\n  ".join([self.extra_repr(), *lines] if self.extra_repr() else lines)
         return f"{type(self).__name__}({inside})" if not lines else f"{type(self).__name__}(\n  {inside}\n)"
+
+
+@contextmanager
+def eval_mode(module: Module) -> Iterator[None]:
+    """A `with` block in which `module` is in eval mode; each of its parts is then put back into its own mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _is_floating(dtype) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _unique(pairs):

@@ -15,7 +15,9 @@ __all__ = ["gelu", "relu", "sigmoid", "silu", "softplus"]
 @op
 def sigmoid(x: Array):
     """1 / (1 + exp(-x))"""
-    return 0.5 * array_module(x).tanh(0.5 * x) + 0.5  # the same function, without an overflow at either end
+    xp = array_module(x)
+    small = xp.exp(-xp.abs(x))  # of the negative side, so that nothing overflows and no digit is lost at either end
+    return xp.where(x >= 0, 1, small) / (1 + small)
 
 
 @sigmoid.gradient

@@ -10,7 +10,7 @@ from minilm.autograd import Array, op
 from minilm.backend import Generator, array_module
 
 from .dropout import dropout
-from .elementwise import where
+from .elementwise import astype, where
 from .indexing import repeat
 from .linalg import matmul
 from .normalize import softmax
@@ -62,6 +62,8 @@ def scaled_dot_product_attention(
         raise ValueError(
             f"attention needs q, k and v with equally many axes, at least 2; got {q.ndim}, {k.ndim} and {v.ndim}"
         )
+    if not q.shape[:-3] == k.shape[:-3] == v.shape[:-3]:
+        raise ValueError(f"attention needs q, k and v with the same batch axes; got {q.shape}, {k.shape} and {v.shape}")
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if attn_mask is not None or dropout_p:
         return _composed(q, k, v, attn_mask, dropout_p, generator, causal, scale, key_lengths)
@@ -84,7 +86,7 @@ def attention_weights(q, k, causal=False, attn_mask=None, scale=None, key_length
         if mask.dtype.kind == "b":
             keep = mask if keep is None else keep & mask
         else:
-            scores = scores + attn_mask
+            scores = scores + astype(attn_mask, scores.dtype)
     return softmax(scores if keep is None else where(keep, scores, -math.inf), -1)
 
 
@@ -106,6 +108,6 @@ def _visible(q, k, causal, key_lengths):
         keep = xp.arange(keys) <= xp.arange(length)[:, None] + (keys - length)
     if key_lengths is not None:
         lengths = xp.asarray(getattr(key_lengths, "_data", key_lengths))
-        real = xp.arange(keys) < lengths.reshape(-1, 1, 1, 1)
+        real = xp.arange(keys) < lengths.reshape(*q.shape[:-3], *(1,) * min(q.ndim, 3))
         keep = real if keep is None else keep & real
     return keep

@@ -6,8 +6,9 @@ from minilm.autograd import Array, op
 from minilm.backend import array_module
 
 __all__ = [
-    "argmax", "argmin", "argsort", "equal", "greater", "greater_equal", "isfinite", "isnan", "less", "less_equal",
-    "logical_and", "logical_not", "logical_or", "not_equal",
+    "all", "any", "argmax", "argmin", "argsort", "bitwise_and", "bitwise_or", "bitwise_xor", "equal", "greater",
+    "greater_equal", "invert", "isfinite", "isnan", "less", "less_equal", "logical_and", "logical_not", "logical_or",
+    "not_equal",
 ]  # fmt: skip
 
 
@@ -63,6 +64,42 @@ def logical_or(a: Array, b: Array):
 def logical_not(x: Array):
     """Whether it is false."""
     return array_module(x).logical_not(x)
+
+
+@op
+def bitwise_and(a: Array, b: Array):
+    """a & b: of booleans, whether both are true; of integers, bit by bit."""
+    return a & b
+
+
+@op
+def bitwise_or(a: Array, b: Array):
+    """a | b: of booleans, whether one is true; of integers, bit by bit."""
+    return a | b
+
+
+@op
+def bitwise_xor(a: Array, b: Array):
+    """a ^ b: of booleans, whether they differ; of integers, bit by bit."""
+    return a ^ b
+
+
+@op
+def invert(x: Array):
+    """~x: of booleans, the opposite; of integers, every bit's."""
+    return ~x
+
+
+@op
+def all(x: Array, axis=None, keepdims=False):
+    """Whether all elements are true."""
+    return x.all(axis=axis, keepdims=keepdims)
+
+
+@op
+def any(x: Array, axis=None, keepdims=False):
+    """Whether one element is true."""
+    return x.any(axis=axis, keepdims=keepdims)
 
 
 @op

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from minilm.autograd import Array, op
-from minilm.backend import array_module
+from minilm.backend import array_module, as_array
 
 from .special import erf_values
 
@@ -13,10 +17,21 @@ __all__ = [
 ]  # fmt: skip
 
 
+_FLOAT64 = np.dtype(np.float64)
+
+
+def _settled(y, a, b):
+    """`y` in the floats' dtype, where NumPy made float64 of floats beside integers (a count, say)."""
+    if y.dtype is not _FLOAT64:
+        return y
+    floats = [x.dtype for x in (a, b) if hasattr(x, "dtype") and x.dtype.kind not in "iub"]
+    return y.astype(floats[0], copy=False) if len(floats) == 1 else y
+
+
 @op
 def add(a: Array, b: Array):
     """a + b"""
-    return a + b
+    return _settled(a + b, a, b)
 
 
 @add.gradient("a")
@@ -32,7 +47,7 @@ def _(g):
 @op
 def subtract(a: Array, b: Array):
     """a - b"""
-    return a - b
+    return _settled(a - b, a, b)
 
 
 @subtract.gradient("a")
@@ -48,7 +63,7 @@ def _(g):
 @op
 def multiply(a: Array, b: Array):
     """a * b"""
-    return a * b
+    return _settled(a * b, a, b)
 
 
 @multiply.gradient("a")
@@ -64,7 +79,7 @@ def _(g, a):
 @op
 def divide(a: Array, b: Array):
     """a / b"""
-    return a / b
+    return _settled(a / b, a, b)
 
 
 @divide.gradient("a")
@@ -91,7 +106,7 @@ def _(g):
 @op
 def power(a: Array, b: Array):
     """a ** b"""
-    return a**b
+    return _settled(a**b, a, b)
 
 
 @power.gradient("a")
@@ -104,6 +119,8 @@ def _(g, a, b):
 
 @power.gradient("b")
 def _(g, y, a):
+    if isinstance(a, (int, float)):
+        return g * y * (math.log(a) if a > 0 else 0.0)
     return g * y * log(where(a > 0, a, a * 0 + 1))  # at a = 0 the limit is 0
 
 
@@ -231,7 +248,7 @@ def _(g, x):
 @op
 def maximum(a: Array, b: Array):
     """The larger of a and b; where they are equal each gets half of the gradient."""
-    return array_module(a, b).maximum(a, b)
+    return _settled(array_module(a, b).maximum(a, b), a, b)
 
 
 @maximum.gradient("a")
@@ -247,7 +264,7 @@ def _(g, a, b):
 @op
 def minimum(a: Array, b: Array):
     """The smaller of a and b; where they are equal each gets half of the gradient."""
-    return array_module(a, b).minimum(a, b)
+    return _settled(array_module(a, b).minimum(a, b), a, b)
 
 
 @minimum.gradient("a")
@@ -266,8 +283,9 @@ def _share(chosen, tied, dtype):
 
 @op
 def clip(x: Array, min=None, max=None):
-    """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); no gradient flows where it is cut."""
-    return array_module(x).clip(x, min, max)
+    """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); where cut no gradient flows."""
+    y = array_module(x).clip(x, min, max)
+    return y if x.dtype.kind in "iub" else y.astype(x.dtype, copy=False)
 
 
 @clip.gradient
@@ -281,9 +299,11 @@ def _(g, x, min, max):
 
 
 @op
-def where(condition, a: Array, b: Array):
-    """a where `condition` holds, else b."""
-    return array_module(condition, a, b).where(condition, a, b)
+def where(condition: Array, a: Array, b: Array):
+    """a where `condition` (booleans) holds, else b; a and b are arrays or numbers."""
+    if not (hasattr(a, "dtype") or hasattr(b, "dtype")):
+        a, b = as_array(a), as_array(b)
+    return _settled(array_module(condition, a, b).where(condition, a, b), a, b)
 
 
 @where.gradient("a")

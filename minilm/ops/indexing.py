@@ -8,6 +8,7 @@ import numpy as np
 from minilm.autograd import Array, Placed, Tensor, op
 from minilm.backend import array_module
 
+from .axes import axis_of
 from .shape import moveaxis
 
 __all__ = ["embedding", "gather", "getitem", "place", "repeat", "scatter_add", "sort", "take", "topk", "tril", "triu"]
@@ -17,7 +18,9 @@ def _raw(index):
     """An index with arrays in the place of tensors and lists."""
     if isinstance(index, tuple):
         return tuple(_raw(part) for part in index)
-    return index.data if isinstance(index, Tensor) else np.asarray(index) if isinstance(index, list) else index
+    if isinstance(index, list):
+        return np.asarray(index) if index else np.empty(0, np.intp)
+    return index.data if isinstance(index, Tensor) else index
 
 
 def _is_basic(index) -> bool:
@@ -75,10 +78,10 @@ def _(g, index):
 
 
 def take(x, indices, axis=None):
-    """The slices of x at `indices` along `axis` (None: the elements of the flattened x); negative ones count from the end."""
+    """The slices of x at `indices` along `axis` (None: the elements of the flattened x); negative ones from behind."""
     if axis is None:
-        return getitem(x.reshape(-1), indices)
-    return getitem(x, (slice(None),) * (axis % x.ndim) + (_whole(indices),))
+        return getitem(x.reshape(-1), _whole(indices))
+    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (_whole(indices),))
 
 
 def _whole(indices):
@@ -96,10 +99,21 @@ def repeat(x, repeats, axis=None):
     return take(x, np.repeat(np.arange(length), _raw(repeats)), axis)
 
 
-def _along(indices, axis: int):
-    """The full index of `take_along_axis`."""
+def _along(name: str, indices, axis: int, shape):
+    """The full index of `take_along_axis` into an array of `shape`."""
+    indices = _whole(indices)
+    axis = axis_of(axis, len(shape))
+    fits = indices.ndim == len(shape) and all(
+        n in (1, m) or a == axis for a, (n, m) in enumerate(zip(indices.shape, shape))
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} needs indices of x's shape {tuple(shape)}, or of another length along axis {axis}; "
+            f"they have shape {indices.shape}"
+        )
     xp = array_module(indices)
-    places = list(xp.ogrid[tuple(slice(n) for n in indices.shape)]) if indices.ndim > 1 else [None]
+    indices = xp.broadcast_to(indices, (*shape[:axis], indices.shape[axis], *shape[axis + 1 :]))
+    places = [xp.arange(n).reshape(-1, *(1,) * (len(shape) - 1 - a)) for a, n in enumerate(shape)]
     places[axis] = indices
     return tuple(places)
 
@@ -107,20 +121,15 @@ def _along(indices, axis: int):
 def gather(x, indices, axis: int = -1):
     """x[.., indices[.., j, ..], ..]: for each element of `indices`, the element of x there along `axis`.
 
-    As NumPy's `take_along_axis`: x and `indices` have equally many axes, and agree in all but `axis`.
+    As NumPy's `take_along_axis`: x and `indices` have equally many axes, and agree in all but `axis` (or have 1 there).
     """
-    indices = _whole(indices)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"gather needs indices with {x.ndim} axes, as x has; they have {indices.ndim}")
-    return getitem(x, _along(indices, axis % x.ndim))
+    return getitem(x, _along("gather", indices, axis, x.shape))
 
 
 def scatter_add(x, indices, values, axis: int = -1):
     """x with `values` added at `indices` along `axis` (the reverse of `gather`); x itself is not changed."""
-    indices = _whole(indices)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"scatter_add needs indices with {x.ndim} axes, as x has; they have {indices.ndim}")
-    return x + place(values, _along(indices, axis % x.ndim), tuple(x.shape))
+    values = values if hasattr(values, "shape") else array_module(_raw(x)).asarray(values, x.dtype)
+    return x + place(values, _along("scatter_add", indices, axis, x.shape), tuple(x.shape))
 
 
 @op
@@ -187,6 +196,7 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
         raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
     values = _raw(x)
     xp = array_module(values)
-    order = xp.argsort(-values if largest else values, axis=axis, kind="stable")
+    falling = ~values if values.dtype.kind in "iub" else -values  # ~: no overflow, also of unsigned ones
+    order = xp.argsort(falling if largest else values, axis=axis, kind="stable")
     places = xp.ascontiguousarray(moveaxis(moveaxis(order, axis, 0)[:k], 0, axis))
     return gather(x, places, axis), Tensor(places) if isinstance(x, Tensor) else places

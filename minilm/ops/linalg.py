@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
 
 from minilm.autograd import Array, op
-from minilm.backend import array_module
+from minilm.backend import array_module, as_array
 
 from .reductions import sum
 
 __all__ = ["einsum", "linear", "matmul"]
 
 
+def _rows(x):
+    """x with all axes but the last as one. (A length of -1 can't be told where the last is 0.)"""
+    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def _product(a, b):
+    y = a @ b
+    return y if a.dtype.kind != "V" or a.dtype != b.dtype else y.astype(a.dtype)  # of bfloat16 NumPy's is float32
+
+
 @op
 def _matmul(a: Array, b: Array):
     if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
-        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
-    return a @ b
+        return _product(_rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
+    return _product(a, b)
 
 
 @_matmul.gradient("a")
@@ -29,12 +40,14 @@ def _(g, b):
 @_matmul.gradient("b")
 def _(g, a, b_shape):
     if len(b_shape) == 2:
-        a, g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
+        a, g = _rows(a), _rows(g)
     return matmul(a.swapaxes(-1, -2), g)
 
 
 def matmul(a, b):
     """a @ b over the last two axes, the others broadcast; a one-axis input is a row (left) or a column (right)."""
+    a = a if hasattr(a, "ndim") else as_array(a)
+    b = b if hasattr(b, "ndim") else as_array(b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError("matmul needs inputs with at least one axis; multiply by a number with *")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
@@ -57,11 +70,11 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
     if layout not in ("oi", "io"):
         raise ValueError(f"layout is 'oi' (out, in) or 'io' (in, out), not {layout!r}")
     matrix = weight.T if layout == "oi" else weight
-    if matrix.ndim != 2 or x.shape[-1] != matrix.shape[0]:
+    if matrix.ndim != 2 or x.ndim == 0 or x.shape[-1] != matrix.shape[0]:
         raise ValueError(
             f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
         )
-    y = x.reshape(-1, x.shape[-1]) @ matrix
+    y = _product(_rows(x), matrix)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], matrix.shape[1])
@@ -74,18 +87,19 @@ def _(g, weight, layout):
 
 @linear.gradient("weight")
 def _(g, x, layout):
-    g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+    g, x = _rows(g), _rows(x)
     return matmul(g.swapaxes(0, 1), x) if layout == "oi" else matmul(x.swapaxes(0, 1), g)
 
 
 @linear.gradient("bias")
 def _(g):
-    return g.reshape(-1, g.shape[-1]).sum(axis=0)
+    return _rows(g).sum(axis=0)
 
 
 @op
 def _einsum(*operands: Array, subscripts):
-    return array_module(*operands).einsum(subscripts, *operands, optimize=True)
+    y = array_module(*operands).einsum(subscripts, *operands, optimize=True)
+    return y.copy() if len(operands) == 1 and y.base is not None else y  # of one operand NumPy's is a view
 
 
 @_einsum.gradient
@@ -141,7 +155,9 @@ def _diagonal(term: str, x):
     letters = list(dict.fromkeys(term))
     if len(letters) == len(term):
         return term, x
-    lengths = {letter: x.shape[term.index(letter)] for letter in letters}
+    lengths = dict(zip(term, x.shape))
+    if tuple(lengths[letter] for letter in term) != tuple(x.shape):
+        raise ValueError(f"einsum term {term!r} repeats a letter for axes of different lengths, {tuple(x.shape)}")
     grid = dict(zip(letters, np.ogrid[tuple(slice(lengths[letter]) for letter in letters)]))
     index = tuple(grid[letter] for letter in term)
     return "".join(letters), x[index]

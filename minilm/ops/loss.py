@@ -7,6 +7,7 @@ import minilm_kernels as kernels
 from minilm.autograd import Array, op
 from minilm.backend import array_module
 
+from .elementwise import where
 from .indexing import gather
 from .normalize import log_softmax
 from .reductions import mean, sum
@@ -47,7 +48,9 @@ def _(logits, targets, ignore_index, label_smoothing, reduction):
     counted = targets != ignore_index
     logp = log_softmax(logits, -1)
     chosen = gather(logp, xp.where(counted, targets, 0)[..., None], -1)[..., 0]
-    losses = -((1 - label_smoothing) * chosen + label_smoothing * mean(logp, -1)) * counted
+    if label_smoothing:  # not 0 times the mean: it may be of -inf, a class that is masked
+        chosen = (1 - label_smoothing) * chosen + label_smoothing * mean(logp, -1)
+    losses = where(counted, -chosen, 0.0)
     if reduction == "none":
         return losses
     return sum(losses) if reduction == "sum" else sum(losses) / _counted(targets, ignore_index)

@@ -10,7 +10,7 @@ from . import activations, compare, elementwise, indexing, linalg, normalize, re
 _METHODS = {
     elementwise: "abs astype clip cos erf exp log log1p maximum minimum sin sqrt square tanh sign",
     activations: "gelu relu sigmoid silu softplus",
-    compare: "argmax argmin argsort",
+    compare: "all any argmax argmin argsort",
     reductions: "cumsum logsumexp max mean min prod std sum var",
     shape: "expand expand_dims flatten flip permute split squeeze swapaxes unsqueeze",
     indexing: "gather repeat scatter_add sort take topk tril triu",
@@ -25,8 +25,9 @@ _OPERATORS = {
     "truediv": elementwise.divide,
     "pow": elementwise.power,
     "matmul": linalg.matmul,
-    "and": compare.logical_and,
-    "or": compare.logical_or,
+    "and": compare.bitwise_and,
+    "or": compare.bitwise_or,
+    "xor": compare.bitwise_xor,
 }
 
 _COMPARISONS = {
@@ -61,7 +62,7 @@ def _operator(function):
 
 def _reshape(self, *lengths):
     """The elements in the same order in another shape, as several numbers or one tuple; one may be -1."""
-    return shape.reshape(self, tuple(lengths[0]) if len(lengths) == 1 and not isinstance(lengths[0], int) else lengths)
+    return shape.reshape(self, shape.as_tuple(lengths))
 
 
 def _transpose(self, *axes):
@@ -78,7 +79,10 @@ def _to(self, target):
     """
     if target in ("cpu", "cuda"):
         return self if self.device == target else shape.to_device(self, target)
-    dtype = backend.resolve_dtype(target)
+    try:
+        dtype = backend.resolve_dtype(target)
+    except TypeError as error:
+        raise TypeError(f"to() takes a device, 'cpu' or 'cuda', or a dtype: {error}") from None
     return self if self.dtype == dtype else elementwise.astype(self, dtype)
 
 
@@ -96,7 +100,7 @@ def install() -> None:
     Tensor.__hash__ = object.__hash__
     Tensor.__neg__ = lambda self: elementwise.negative(self)
     Tensor.__abs__ = lambda self: elementwise.abs(self)
-    Tensor.__invert__ = lambda self: compare.logical_not(self)
+    Tensor.__invert__ = lambda self: compare.invert(self)
     Tensor.__getitem__ = lambda self, index: indexing.getitem(self, index)
     Tensor.reshape = Tensor.view = _reshape
     Tensor.transpose = _transpose

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import minilm_kernels as kernels
 
-from minilm.autograd import Array, op
+from minilm.autograd import Array, Tensor, op
+from minilm.backend import array_module
 
-from .elementwise import exp, sqrt
-from .reductions import logsumexp, mean, var
+from .elementwise import sqrt
+from .reductions import logsumexp, mean, sum, var
 
 __all__ = ["layer_norm", "log_softmax", "rms_norm", "softmax"]
 
@@ -20,16 +21,17 @@ def softmax(x: Array, axis=-1):
 
 @softmax.gradient
 def _(g, y, axis):
+    if isinstance(g, Tensor):
+        return y * (g - sum(g * y, axis, True))
     return kernels.softmax_backward(g, y, axis=axis)
-
-
-@softmax.composition
-def _(x, axis):
-    return exp(log_softmax(x, axis))
 
 
 def log_softmax(x, axis=-1):
     """log(softmax(x)), exact where the weights are too small to be told from zero."""
+    values = x.data if isinstance(x, Tensor) else x
+    if values.size:  # the largest becomes 0, which changes nothing but the rounding
+        highest = values.max(axis=axis, keepdims=True)
+        x = x - array_module(values).nan_to_num(highest, neginf=0, posinf=0)
     return x - logsumexp(x, axis, True)
 
 

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
 
+from .axes import axes_of
 from .elementwise import exp, sqrt, where
 from .shape import broadcast_to, flip
 
 __all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]
 
 
-def _axes(axis, ndim: int) -> tuple[int, ...]:
-    """The axes meant, none negative."""
-    if axis is None:
-        return tuple(range(ndim))
-    return tuple(a % ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
-
-
 def _count(shape, axis) -> int:
     """How many elements are reduced to one."""
-    return math.prod(shape[a] for a in _axes(axis, len(shape)))
+    return math.prod(shape[a] for a in axes_of(axis, len(shape)))
+
+
+def _wide(x):
+    """The dtype to add up in: bfloat16, of 8 bits, would lose all that is 1/256 of the sum so far."""
+    return "float32" if x.dtype.kind == "V" else None
+
+
+def _narrow(y, x):
+    """`y` in the dtype of `x`, after sums in a wider one."""
+    return y.astype(x.dtype) if x.dtype.kind == "V" else y
 
 
 def _restored(y, x_shape, axis, keepdims):
     """`y` with the reduced axes put back, with length one."""
     if keepdims:
         return y
-    axes = _axes(axis, len(x_shape))
+    axes = axes_of(axis, len(x_shape))
     return y.reshape(tuple(1 if a in axes else n for a, n in enumerate(x_shape)))
 
 
 @op
 def sum(x: Array, axis=None, keepdims=False):
     """The sum of the elements."""
-    return x.sum(axis=axis, keepdims=keepdims)
+    return _narrow(x.sum(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
 
 
 @sum.gradient
@@ -47,12 +53,12 @@ def _(g, x_shape, axis, keepdims):
 @op
 def mean(x: Array, axis=None, keepdims=False):
     """The mean of the elements."""
-    return x.mean(axis=axis, keepdims=keepdims)
+    return _narrow(x.mean(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
 
 
 @mean.gradient
 def _(g, x_shape, axis, keepdims):
-    return broadcast_to(_restored(g, x_shape, axis, keepdims) / _count(x_shape, axis), x_shape)
+    return broadcast_to(_restored(g, x_shape, axis, keepdims) / (_count(x_shape, axis) or 1), x_shape)
 
 
 def var(x, axis=None, keepdims=False, ddof=0):
@@ -103,7 +109,7 @@ def _(g, x, y, axis, keepdims):
 
 def _product_of_the_others(x, axis):
     """For each element the product of the others along `axis`: exact at zeros too, quadratic in their number."""
-    axes = _axes(axis, x.ndim)
+    axes = axes_of(axis, x.ndim)
     order = tuple(a for a in range(x.ndim) if a not in axes) + axes
     moved = x.transpose(order)
     rest, count = moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)
@@ -117,7 +123,7 @@ def _product_of_the_others(x, axis):
 @op
 def cumsum(x: Array, axis=None):
     """The running sum along `axis` (None: of the flattened array)."""
-    return array_module(x).cumsum(x, axis=axis)
+    return _narrow(array_module(x).cumsum(x, axis=axis, dtype=_wide(x)), x)
 
 
 @cumsum.gradient
@@ -131,19 +137,12 @@ def logsumexp(x: Array, axis=None, keepdims=False):
     xp = array_module(x)
     highest = x.max(axis=axis, keepdims=True, initial=-xp.inf)
     highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)
-    with _quiet(xp):
-        y = xp.log(xp.exp(x - highest).sum(axis=axis, keepdims=True)) + highest
-    return y if keepdims else y.squeeze(_axes(axis, x.ndim))
+    with np.errstate(divide="ignore"):  # the logarithm of a sum of nothing is -inf, and no reason to warn
+        y = xp.log(_narrow(xp.exp(x - highest).sum(axis=axis, dtype=_wide(x), keepdims=True), x)) + highest
+    return y if keepdims else y.squeeze(axes_of(axis, x.ndim))
 
 
 @logsumexp.gradient
 def _(g, x, y, axis, keepdims):
     y, g = _restored(y, x.shape, axis, keepdims), _restored(g, x.shape, axis, keepdims)
     return g * exp(x - where(y == -math.inf, 0 * g, y))
-
-
-def _quiet(xp):
-    """The logarithm of a sum of nothing is -inf, and that is no reason to warn."""
-    import numpy as np
-
-    return np.errstate(divide="ignore")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from operator import index
 
 import numpy as np
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module, device_of
 from minilm.backend import to_device as move
+
+from .axes import axes_of, axis_of
 
 __all__ = [
     "broadcast_to", "concatenate", "expand", "expand_dims", "flatten", "flip", "moveaxis", "pad", "permute", "reshape",
@@ -40,9 +43,14 @@ def _(g, axes):
     return g.transpose(tuple(int(i) for i in np.argsort([a % g.ndim for a in axes])))
 
 
+def as_tuple(lengths: tuple) -> tuple:
+    """What was given as several numbers or as one sequence of them."""
+    return tuple(lengths[0]) if len(lengths) == 1 and hasattr(lengths[0], "__len__") else lengths
+
+
 def permute(x, *axes):
     """The axes in the order given, as several numbers or one tuple: `permute(x, 0, 2, 1)`."""
-    return transpose(x, tuple(axes[0]) if len(axes) == 1 and not isinstance(axes[0], int) else axes)
+    return transpose(x, as_tuple(axes))
 
 
 @op(view=True)
@@ -56,10 +64,14 @@ def _(g, axis1, axis2):
     return g.swapaxes(axis1, axis2)
 
 
-def moveaxis(x, source: int, destination: int):
-    """One axis moved to another place."""
-    order = [a for a in range(x.ndim) if a != source % x.ndim]
-    order.insert(destination % x.ndim, source % x.ndim)
+def moveaxis(x, source, destination):
+    """Axes (a number or several) moved to other places; the others keep their order."""
+    sources, destinations = axes_of(source, x.ndim), axes_of(destination, x.ndim)
+    if len(sources) != len(destinations):
+        raise ValueError(f"moveaxis needs as many destinations as sources; got {destination} for {source}")
+    order = [a for a in range(x.ndim) if a not in sources]
+    for place, axis in sorted(zip(destinations, sources)):
+        order.insert(place, axis)
     return transpose(x, tuple(order))
 
 
@@ -76,7 +88,7 @@ def _(g):
 
 def expand(x, *shape):
     """As `broadcast_to`, with -1 for a length that stays: `expand(x, 4, -1)`."""
-    shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    shape = as_tuple(shape)
     extra = len(shape) - x.ndim
     if any(n == -1 and i < extra for i, n in enumerate(shape)):
         raise ValueError(f"expand can't keep (-1) a new axis: shape {x.shape} to {shape}")
@@ -88,17 +100,19 @@ def squeeze(x, axis=None):
     if axis is None:
         axes = {a for a, n in enumerate(x.shape) if n == 1}
     else:
-        axes = {a % x.ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,))}
+        axes = axes_of(axis, x.ndim)
         long = [a for a in axes if x.shape[a] != 1]
         if long:
             raise ValueError(f"squeeze needs axes of length 1; axis {long[0]} of shape {x.shape} is longer")
     return reshape(x, tuple(n for a, n in enumerate(x.shape) if a not in axes))
 
 
-def expand_dims(x, axis: int):
-    """x with a new axis of length one at `axis`."""
-    axis = axis % (x.ndim + 1)
-    return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+def expand_dims(x, axis):
+    """x with a new axis of length one at `axis` (a number, or several: their places in the result)."""
+    count = len(axis) if hasattr(axis, "__len__") else 1
+    axes = axes_of(axis, x.ndim + count)
+    lengths = iter(x.shape)
+    return reshape(x, tuple(1 if a in axes else next(lengths) for a in range(x.ndim + count)))
 
 
 unsqueeze = expand_dims
@@ -108,7 +122,9 @@ def flatten(x, start_axis: int = 0, end_axis: int = -1):
     """The axes from `start_axis` to `end_axis`, both included, as one."""
     if x.ndim == 0:
         return reshape(x, (1,))
-    start, end = start_axis % x.ndim, end_axis % x.ndim
+    start, end = axis_of(start_axis, x.ndim), axis_of(end_axis, x.ndim)
+    if end < start:
+        raise ValueError(f"flatten needs start_axis before end_axis; got {start_axis} and {end_axis}")
     return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
@@ -152,13 +168,17 @@ def _(g, axis):
 
 def split(x, indices_or_sections, axis: int = 0):
     """The parts of x along `axis`: a number of equal ones, or cut at each of the places given. Returns a tuple."""
-    cuts = indices_or_sections
-    if isinstance(cuts, int):
-        if cuts < 1 or x.shape[axis] % cuts:
-            raise ValueError(f"split can't cut axis {axis} of length {x.shape[axis]} into {cuts} equal parts")
-        step = x.shape[axis] // cuts
-        cuts = [step * i for i in range(1, cuts)]
-    return _split(x, list(cuts), axis)
+    length = x.shape[axis]
+    if hasattr(indices_or_sections, "__len__"):
+        cuts = [max(int(cut) + length, 0) if cut < 0 else int(cut) for cut in indices_or_sections]
+        if cuts != sorted(cuts):
+            raise ValueError(f"split needs places in ascending order, got {list(indices_or_sections)}")
+    else:
+        count = index(indices_or_sections)
+        if count < 1 or length % count:
+            raise ValueError(f"split can't cut axis {axis} of length {length} into {count} equal parts")
+        cuts = [length // count * i for i in range(1, count)]
+    return _split(x, cuts, axis)
 
 
 @op

@@ -1,0 +1,43 @@
+"""What all tests share: the `gpu` marker, hypothesis' profiles, a random stream, and torch where it is installed."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import numpy as np
+import pytest
+
+from minilm import backend
+
+# `HYPOTHESIS_PROFILE=long pytest` looks further. Deadlines are off: the first call of a kernel compiles it.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Tests that need a GPU are collected everywhere, and say what is missing where they are skipped."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    problem = backend.cuda_problem() if marked else None
+    if problem is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {problem}"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random stream, the same for each test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> str:
+    """Each device in turn; "cuda" is skipped where there is none."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, the oracle; tests that need it are skipped where it is not installed."""
+    return pytest.importorskip("torch", reason="parity is checked against torch, which is not installed")

@@ -1,0 +1,120 @@
+"""Attention: the fused kernel and the composition agree with each other, with torch and with finite differences."""
+
+import numpy as np
+import pytest
+
+import minilm
+from minilm import ops
+from minilm.backend import Generator
+
+attend = ops.scaled_dot_product_attention
+MASK = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, False]])
+
+# Query, key and value shapes, and settings.
+SETTINGS = {
+    "plain": ([(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2)], {}),
+    "causal": ([(1, 1, 3, 2), (1, 1, 3, 2), (1, 1, 3, 2)], {"causal": True}),
+    "causal, fewer queries": ([(1, 1, 2, 2), (1, 1, 4, 2), (1, 1, 4, 2)], {"causal": True}),
+    "causal, more queries": ([(1, 1, 4, 2), (1, 1, 2, 2), (1, 1, 2, 2)], {"causal": True}),
+    "scale": ([(1, 1, 2, 2), (1, 1, 2, 2), (1, 1, 2, 2)], {"scale": 0.3}),
+    "key_lengths": ([(2, 1, 2, 2), (2, 1, 3, 2), (2, 1, 3, 2)], {"key_lengths": np.array([2, 0])}),
+    "key_lengths, causal": ([(2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2)], {"key_lengths": [1, 3], "causal": True}),
+    "grouped queries": ([(1, 4, 2, 2), (1, 2, 3, 2), (1, 2, 3, 2)], {}),
+    "one key head": ([(1, 2, 2, 2), (1, 1, 3, 2), (1, 1, 3, 2)], {"causal": True}),
+    "a boolean mask": ([(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2)], {"attn_mask": MASK}),
+    "an additive mask": ([(1, 1, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)], {"attn_mask": np.arange(12.0).reshape(3, 4) / 5}),
+    "mask, causal and lengths": (
+        [(1, 2, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)],
+        {"attn_mask": MASK, "causal": True, "key_lengths": [3]},
+    ),
+    "length 1": ([(1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)], {"causal": True}),
+    "no queries": ([(1, 1, 0, 2), (1, 1, 3, 2), (1, 1, 3, 2)], {}),
+    "no keys": ([(1, 1, 2, 2), (1, 1, 0, 2), (1, 1, 0, 2)], {}),
+    "two axes": ([(3, 2), (4, 2), (4, 2)], {"causal": True}),
+    "two axes, mask": ([(3, 2), (4, 2), (4, 2)], {"attn_mask": MASK, "key_lengths": [3]}),
+    "three axes": ([(2, 3, 2), (1, 4, 2), (1, 4, 2)], {}),
+    "three axes, mask": ([(2, 3, 2), (1, 4, 2), (1, 4, 2)], {"attn_mask": MASK}),
+    "five axes": ([(2, 1, 1, 2, 2), (2, 1, 1, 2, 2), (2, 1, 1, 2, 2)], {"causal": True}),
+}
+
+
+def _oracle(q, k, v, causal=False, scale=None, key_lengths=None, attn_mask=None):
+    """The definition, in torch: softmax of the visible scores; rows that see nothing give zeros."""
+    import torch
+
+    heads, keys = (q.shape[-3], k.shape[-3]) if q.ndim > 2 else (1, 1)
+    if heads != keys:
+        k, v = (x.repeat_interleave(heads // keys, -3) for x in (k, v))
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    T, S = scores.shape[-2:]
+    seen = torch.ones(T, S, dtype=torch.bool)
+    if causal:
+        seen = seen.tril(S - T)
+    if key_lengths is not None:
+        lengths = torch.as_tensor(key_lengths).reshape(-1, 1, 1, 1)
+        rows = torch.arange(S) < lengths
+        seen = seen & (rows if q.ndim == 4 else rows.reshape(-1, S)[:1])
+    if attn_mask is not None and attn_mask.dtype == bool:
+        seen = seen & torch.from_numpy(attn_mask)
+    elif attn_mask is not None:
+        scores = scores + torch.from_numpy(attn_mask)
+    # -1e9 and not -inf: the softmax of a row of -inf is NaN, and so is its gradient, even where it is masked after.
+    weights = torch.softmax(torch.where(seen, scores, -1e9), -1) * seen
+    return weights @ v
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_attention(name, check):
+    shapes, settings = SETTINGS[name]
+    check(lambda q, k, v: attend(q, k, v, **settings), shapes, lambda q, k, v: _oracle(q, k, v, **settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"causal": True}, {"key_lengths": [17, 5]}])
+@pytest.mark.parametrize(("T", "S"), [(33, 33), (31, 65), (1, 64)])
+def test_kernel_and_composition_agree_in_float32(settings, T, S, rng):
+    shapes = [(2, 4, T, 16), (2, 2, S, 16), (2, 2, S, 16)]
+    qkv = [minilm.tensor(rng.standard_normal(s).astype(np.float32), requires_grad=True) for s in shapes]
+    g = rng.standard_normal(shapes[0]).astype(np.float32)
+    fused = attend(*qkv, **settings)
+    composed = attend(*qkv, attn_mask=np.ones((T, S), bool), **settings)
+    np.testing.assert_allclose(fused.numpy(), composed.numpy(), rtol=1e-4, atol=2e-6)
+    for a, b in zip(minilm.grad(fused, qkv, g), minilm.grad(composed, qkv, g)):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_learned_additive_mask_has_a_gradient(check):
+    shapes = [(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2), (2, 3, 4)]
+    check(lambda q, k, v, bias: attend(q, k, v, attn_mask=bias), shapes)
+
+
+def test_dropout_of_the_weights(check):
+    shapes = [(1, 1, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)]
+    check(lambda q, k, v: attend(q, k, v, dropout_p=0.5, generator=Generator(2)), shapes)
+
+
+def test_weights_sum_to_one_and_make_the_output(rng):
+    q, k, v = rng.standard_normal((3, 2, 2, 5, 4))
+    weights = ops.attention_weights(q, k, causal=True)
+    np.testing.assert_allclose(weights.sum(-1), 1)
+    assert (np.triu(weights[0, 0], 1) == 0).all()
+    np.testing.assert_allclose(weights @ v, attend(q, k, v, causal=True), rtol=1e-9, atol=1e-12)
+
+
+def test_self_attention_adds_up_the_gradients_of_its_three_inputs(rng):
+    x = minilm.tensor(rng.standard_normal((1, 1, 3, 2)), requires_grad=True)
+    parts = [minilm.tensor(x.numpy(), requires_grad=True) for _ in range(3)]
+    attend(x, x, x).sum().backward()
+    attend(*parts).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), sum(p.grad.numpy() for p in parts), rtol=1e-12, atol=1e-12)
+
+
+def test_shapes_that_do_not_fit_are_an_error():
+    def zeros(*shape):
+        return minilm.tensor(np.zeros(shape, np.float32))
+
+    with pytest.raises(ValueError, match="equally many axes"):
+        attend(zeros(2, 2), zeros(1, 2, 2), zeros(2, 2))
+    with pytest.raises(ValueError, match="same batch axes"):
+        attend(zeros(2, 3, 1, 2, 2), zeros(3, 2, 1, 2, 2), zeros(3, 2, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"3.*heads"):
+        attend(zeros(1, 3, 2, 2), zeros(1, 2, 2, 2), zeros(1, 2, 2, 2))

@@ -1,0 +1,155 @@
+"""Indexing, gathering, scattering and sorting: NumPy's results; gradients add up where an element is picked twice."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import minilm
+from minilm import ops
+
+APART = np.random.default_rng(4).permutation(12).reshape(3, 4) / 4.0
+ROWS = np.array([[0, 2], [2, 2]])
+PLACES = np.array([[0, 0], [3, 1], [2, 2]])
+
+CASES = {
+    "a row": (lambda x: x[1], [(3, 4)], lambda x: x[1]),
+    "an element": (lambda x: x[1, -1], [(3, 4)], lambda x: x[1, -1]),
+    "the only element": (lambda x: x[()], [()], None),
+    "a slice": (lambda x: x[1:, ::2], [(3, 4)], lambda x: x[1:, ::2]),
+    "a slice backwards": (lambda x: x[::-1], [(3, 4)], lambda x: x.flip(0)),
+    "an empty slice": (lambda x: x[3:], [(3, 4)], lambda x: x[3:]),
+    "new axes": (lambda x: x[None, ..., None, 0], [(3, 4)], lambda x: x[None, ..., None, 0]),
+    "integers, repeated": (lambda x: x[ROWS], [(3, 4)], lambda x: x[ROWS]),
+    "integers beside a slice": (lambda x: x[:, [1, 1, -1]], [(3, 4)], lambda x: x[:, [1, 1, -1]]),
+    "integers in both": (lambda x: x[[0, 0, 2], [1, 1, 3]], [(3, 4)], lambda x: x[[0, 0, 2], [1, 1, 3]]),
+    "integers around a slice": (lambda x: x[[0, 1], :, [1, 1]], [(2, 3, 2)], lambda x: x[[0, 1], :, [1, 1]]),
+    "a mask": (lambda x: x[APART > 1], [(3, 4)], lambda x: x[_torch(APART > 1)]),
+    "a mask of rows": (lambda x: x[[True, False, True]], [(3, 4)], lambda x: x[[True, False, True]]),
+    "an empty mask": (lambda x: x[APART > 99], [(3, 4)], lambda x: x[_torch(APART > 99)]),
+    "an empty list": (lambda x: x[[]], [(3, 4)], lambda x: x[[]]),
+    "a tensor": (lambda x: x[minilm.tensor([2, 0, 2])], [(3, 4)], lambda x: x[[2, 0, 2]]),
+    "a tensor without axes": (lambda x: x[minilm.tensor(1)], [(3,)], lambda x: x[1]),
+    "the same element by two ways": (lambda x: x[0] * x[:, 1:2] + x[0, 0], [(2, 2)], None),
+    "take": (lambda x: ops.take(x, [1, -1, 1], 1), [(3, 4)], lambda x: x[:, [1, -1, 1]]),
+    "take, flat": (lambda x: ops.take(x, ROWS), [(3, 4)], lambda x: x.take(_torch(ROWS))),
+    "take, one": (lambda x: x.take(1, axis=-1), [(3, 4)], lambda x: x[:, 1]),
+    "repeat": (lambda x: x.repeat(2), [(3, 4)], lambda x: x.repeat_interleave(2)),
+    "repeat, axis": (lambda x: x.repeat(3, 0), [(3, 4)], lambda x: x.repeat_interleave(3, 0)),
+    "repeat, each": (lambda x: x.repeat([2, 0, 1], 0), [(3, 4)], None),
+    "repeat, no times": (lambda x: x.repeat(0, 0), [(3, 4)], None),
+    "gather": (lambda x: ops.gather(x, PLACES), [(3, 4)], lambda x: x.gather(-1, _torch(PLACES))),
+    "gather, axis 0": (lambda x: ops.gather(x, np.array([[0, 1, 2, 0], [2, 2, 0, 0]]), 0), [(3, 4)], None),
+    "gather, one axis": (lambda x: ops.gather(x, np.array([2, 2, 0])), [(4,)], lambda x: x[[2, 2, 0]]),
+    "gather, broadcast": (lambda x: ops.gather(x, [[1, 1]]), [(3, 4)], lambda x: x[:, [1, 1]]),
+    "scatter_add": (
+        lambda x, v: ops.scatter_add(x, PLACES, v),
+        [(3, 4), (3, 2)],
+        lambda x, v: x.scatter_add(-1, _torch(PLACES), v),
+    ),
+    "scatter_add, axis 0": (lambda x, v: ops.scatter_add(x, [[0, 1], [0, 0], [2, 1]], v, 0), [(3, 2), (3, 2)], None),
+    "scatter_add, one value": (lambda x: ops.scatter_add(x, PLACES, 2.0), [(3, 4)], None),
+    "embedding": (
+        lambda w: ops.embedding(ROWS, w),
+        [(4, 3)],
+        lambda w: _module().nn.functional.embedding(_torch(ROWS), w),
+    ),
+    "embedding, one": (lambda w: ops.embedding(2, w), [(4, 3)], None),
+    "embedding, none": (lambda w: ops.embedding(np.zeros((2, 0), int), w), [(4, 3)], None),
+    "embedding, tied": (lambda w: ops.embedding(ROWS, w) @ w.T + ops.embedding([1], w).sum(), [(4, 3)], None),
+    "tril": (ops.tril, [(3, 4)], lambda x: x.tril()),
+    "tril, k": (lambda x: ops.tril(x, -1), [(2, 3, 3)], lambda x: x.tril(-1)),
+    "triu": (lambda x: ops.triu(x, 1), [(3, 4)], lambda x: x.triu(1)),
+    "sort": (ops.sort, [APART], lambda x: x.sort().values),
+    "sort, axis": (lambda x: ops.sort(x, 0), [APART], lambda x: x.sort(0).values),
+    "sort, empty": (lambda x: ops.sort(x, 0), [(0, 2)], lambda x: x.sort(0).values),
+    "topk": (lambda x: ops.topk(x, 2)[0], [APART], lambda x: x.topk(2).values),
+    "topk, axis": (lambda x: ops.topk(x, 2, axis=0)[0], [APART], lambda x: x.topk(2, 0).values),
+    "topk, smallest": (lambda x: ops.topk(x, 3, largest=False)[0], [APART], lambda x: x.topk(3, largest=False).values),
+    "topk, none": (lambda x: ops.topk(x, 0)[0], [APART], None),
+}
+
+
+def _module():
+    import torch
+
+    return torch
+
+
+def _torch(array):
+    return _module().from_numpy(array)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name, check):
+    check(*CASES[name])
+
+
+def test_gradients_add_up_on_repeats():
+    x = minilm.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    x[[0, 0, 2, 0]].backward([1.0, 10.0, 100.0, 1000.0])
+    assert x.grad.tolist() == [1011, 0, 100]
+    weight = minilm.tensor(np.zeros((3, 2), np.float32), requires_grad=True)
+    ops.embedding([[1, 1], [1, 2]], weight).sum().backward()
+    assert weight.grad.tolist() == [[0, 0], [3, 3], [1, 1]]
+
+
+@given(st.data())
+def test_any_index_of_numpys_has_its_gradient(data):
+    """Adding up into the elements picked: the gradient of x[index].sum() counts how often each one was."""
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4))
+    index = data.draw(
+        st.one_of(
+            hnp.basic_indices(shape, allow_newaxis=True),
+            hnp.integer_array_indices(shape),
+            hnp.arrays(bool, shape),
+        )
+    )
+    x = minilm.tensor(np.arange(np.prod(shape), dtype=np.float64).reshape(shape), requires_grad=True)
+    picked = x[index]
+    np.testing.assert_array_equal(picked.numpy(), x.numpy()[index])
+    picked.sum().backward()
+    count = np.bincount(picked.numpy().ravel().astype(int), minlength=x.size)
+    np.testing.assert_array_equal(x.grad.numpy().ravel(), count)
+
+
+def test_gather_is_take_along_axis(rng):
+    x = rng.standard_normal((2, 3, 4))
+    for axis in range(-3, 3):
+        indices = rng.integers(-1, 2, (2, 3, 4))
+        np.testing.assert_array_equal(ops.gather(x, indices, axis), np.take_along_axis(x, indices, axis))
+
+
+def test_topk_and_sort_of_integers_and_ties():
+    x = minilm.tensor(np.array([3, 250, 0, 250], np.uint8))
+    values, places = x.topk(3)
+    assert values.tolist() == [250, 250, 3]
+    assert places.tolist() == [1, 3, 0]
+    assert minilm.tensor([-(2**63), 5]).topk(1)[0].tolist() == [5]
+    assert x.topk(2, largest=False)[1].tolist() == [2, 0]
+    assert x.sort().tolist() == [0, 3, 250, 250]
+    raw = ops.topk(np.array([1.0, 2.0]), 1)
+    assert all(isinstance(part, np.ndarray) for part in raw)
+
+
+REFUSED = {
+    "out of range": (lambda x: x[5], IndexError, "index 5"),
+    "take out of range": (lambda x: x.take([4], 1), IndexError, "index 4"),
+    "take by floats": (lambda x: x.take([0.5], 0), TypeError, "integers, got float64"),
+    "take along no axis": (lambda x: x.take([0], 2), np.exceptions.AxisError, "axis 2 is out of bounds"),
+    "gather, axes": (lambda x: x.gather([0, 1]), ValueError, r"gather needs indices of x's shape \(3, 4\)"),
+    "gather, lengths": (lambda x: x.gather([[0], [1]], 1), ValueError, r"they have shape \(2, 1\)"),
+    "scatter_add, axes": (lambda x: x.scatter_add([0, 1], 1.0), ValueError, "scatter_add needs indices"),
+    "topk too many": (lambda x: x.topk(5), ValueError, "0 <= k <= 4"),
+    "embedding of floats": (lambda x: ops.embedding([0.5], x), TypeError, "integer indices, got float64"),
+    "embedding too high": (lambda x: ops.embedding([1, 3], x), IndexError, r"index 3 is outside .* 0\.\.2"),
+    "embedding below": (lambda x: ops.embedding([-1], x), IndexError, "index -1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused(name):
+    call, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call(minilm.tensor(np.ones((3, 4)), requires_grad=True))

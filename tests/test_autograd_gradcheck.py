@@ -1,0 +1,98 @@
+"""gradcheck and gradgradcheck: they pass what is right, and say of what is wrong where and by how much."""
+
+import numpy as np
+import pytest
+
+import minilm
+from minilm import Tensor, ops
+from minilm.autograd import Array, GradientError, gradcheck, gradgradcheck, op
+
+
+def leaf(value) -> Tensor:
+    return minilm.tensor(value, dtype="float64", requires_grad=True)
+
+
+def _with_rule(rule):
+    @op
+    def square(x: Array):
+        return x * x
+
+    square.gradient(rule)
+    return square
+
+
+def test_the_message_says_where_and_by_how_much():
+    def rule(g, x):
+        right = 2 * g * x
+        right[1, 0] *= 1.5
+        return right
+
+    with pytest.raises(GradientError) as caught:
+        gradcheck(_with_rule(rule), leaf([[1.0, 2.0], [3.0, 4.0]]))
+    message = str(caught.value)
+    assert "the gradient of square for input 0 is wrong at 1 of 4 elements" in message
+    assert "Worst at index (1, 0): computed" in message
+    numbers = message.split("computed ")[1].split(" (off by ")[0].split(", by finite differences ")
+    assert float(numbers[0]) == pytest.approx(1.5 * float(numbers[1]), rel=1e-4)
+    assert "allowed" in message
+    assert "forgotten scale" in message
+
+
+def test_a_constant_factor_is_found():
+    with pytest.raises(GradientError, match="wrong at 3 of 3 elements"):
+        gradcheck(_with_rule(lambda g, x: g * x), leaf([1.0, 2.0, 3.0]))
+
+
+def test_nan_is_wrong():
+    with pytest.raises(GradientError, match="computed nan"):
+        gradcheck(_with_rule(lambda g, x: g * np.nan), leaf([1.0]))
+
+
+def test_a_gradient_that_is_missing_is_wrong():
+    with pytest.raises(GradientError, match="input 1"):
+        gradcheck(lambda a, b: a * b.detach() if a.data[0] == 2 else a * b.data, [leaf([2.0]), leaf([3.0])])
+
+
+def test_the_second_derivative_is_checked_apart_from_the_first():
+    def rule(g, x):
+        if isinstance(g, Tensor):  # right in value, and with no history
+            return 2 * g * x.detach()
+        return 2 * g * x
+
+    square = _with_rule(rule)
+    assert gradcheck(square, leaf([1.0, 2.0]))
+    with pytest.raises(GradientError):
+        gradgradcheck(square, leaf([1.0, 2.0]))
+
+
+def test_inputs_that_require_no_gradient_are_not_checked():
+    constant = minilm.tensor([2.0], dtype="float64")
+    assert gradcheck(lambda a, b: a * b, [leaf([1.0]), constant])
+    assert gradgradcheck(lambda a, b: a * b, [constant, leaf([1.0])])
+
+
+def test_several_outputs_and_none_that_matter():
+    assert gradcheck(lambda x: (x * 2, ops.exp(x), x > 0), leaf([1.0, 2.0]))
+    with pytest.raises(ValueError, match="no output that requires a gradient"):
+        gradcheck(lambda x: x.detach(), leaf([1.0]))
+
+
+def test_empty_inputs_pass():
+    assert gradcheck(lambda x: x * 2, leaf(np.zeros((0, 3))))
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(TypeError, match=r"input 0 is float32; use .to"):
+        gradcheck(ops.exp, minilm.tensor([1.0], requires_grad=True))
+    with pytest.raises(ValueError, match="needs an input that requires a gradient"):
+        gradcheck(ops.exp, minilm.tensor([1.0], dtype="float64"))
+    with pytest.raises(TypeError, match="output 0 float32 from float64 inputs"):
+        gradcheck(lambda x: x.to("float32"), leaf([1.0]))
+
+
+def test_it_leaves_the_inputs_alone():
+    x = leaf([1.0, 2.0])
+    gradcheck(ops.exp, x)
+    gradgradcheck(ops.exp, x)
+    assert x.tolist() == [1, 2]
+    assert x.grad is None

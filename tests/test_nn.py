@@ -1,0 +1,452 @@
+"""Module's bookkeeping and the layers: weights by name, modes, hooks, moves, and the same numbers as torch's layers."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+
+import minilm
+from minilm import nn
+from minilm.autograd import gradcheck
+
+
+class Block(nn.Module):
+    """A little of everything: a parameter of its own, children, buffers of both kinds."""
+
+    def __init__(self):
+        self.inner = nn.Linear(3, 4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Dropout(0.5)])
+        self.scale = nn.Parameter(np.ones(4, np.float32))
+        self.register_buffer("mean", np.zeros(4, np.float32))
+        self.register_buffer("scratch", np.zeros(2, np.float32), persistent=False)
+
+    def forward(self, x):
+        return self.layers[1](self.layers[0](self.inner(x))) * self.scale + self.mean
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        self.first = nn.Linear(3, 3, bias=False)
+        self.second = nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def array(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# The tree.
+
+
+def test_names_of_parameters_buffers_and_modules():
+    block = Block()
+    names = ["scale", "inner.weight", "inner.bias", "layers.0.weight", "layers.0.bias"]
+    assert [name for name, _ in block.named_parameters()] == names
+    assert dict(block.named_buffers()).keys() == {"mean", "scratch"}
+    assert block.state_dict().keys() == {*names, "mean"}
+    assert [name for name, _ in block.named_modules()] == ["", "inner", "layers", "layers.0", "layers.1"]
+    assert list(block.children()) == [block.inner, block.layers]
+    assert [name for name, _ in block.named_children()] == ["inner", "layers"]
+    assert block.n_parameters == 4 + 16 + 20
+    assert all(p.requires_grad for p in block.parameters())
+
+
+def test_a_shared_parameter_is_listed_once_and_loads_under_either_name():
+    model = Tied()
+    assert [name for name, _ in model.named_parameters()] == ["first.weight"]
+    assert len(list(model.named_parameters(remove_duplicate=False))) == 2
+    assert model.state_dict().keys() == {"first.weight"}
+    value = array(3, 3)
+    assert model.load_state_dict({"second.weight": value}) == ([], [])
+    np.testing.assert_array_equal(model.first.weight.data, value)
+
+
+def test_a_shared_parameter_gets_the_gradients_of_both_uses():
+    model = Tied()
+    twin = Tied()
+    twin.second.weight = nn.Parameter(model.first.weight.data.copy())
+    twin.first.weight.data = model.first.weight.data.copy()
+    x = array(5, 3)
+    model(minilm.tensor(x)).sum().backward()
+    twin(minilm.tensor(x)).sum().backward()
+    both = twin.first.weight.grad.data + twin.second.weight.grad.data
+    np.testing.assert_allclose(model.first.weight.grad.data, both, rtol=1e-6)
+
+
+@pytest.mark.parametrize("many", [[nn.Linear(1, 1)], (nn.Linear(1, 1),), {"a": nn.Linear(1, 1)}, [nn.Parameter([1.0])]])
+def test_a_plain_container_of_modules_is_refused(many):
+    module = nn.Module()
+    with pytest.raises(TypeError, match=r"Module.layers is a plain .* nn.ModuleList"):
+        module.layers = many
+    module.sizes = [1, 2]  # other lists are nobody's business
+
+
+# Weights in and out.
+
+
+def test_load_state_dict_copies_and_checks_before_it_writes():
+    source, target = Block(), Block()
+    target.load_state_dict(source.state_dict())
+    for name, value in source.state_dict().items():
+        np.testing.assert_array_equal(target.state_dict()[name], value)
+        assert target.state_dict()[name] is not value
+    before = {name: value.copy() for name, value in target.state_dict().items()}
+    wrong = {**source.state_dict(), "scale": np.zeros(5, np.float32), "inner.bias": np.zeros((4, 1), np.float32)}
+    wrong["inner.weight"] = wrong["inner.weight"] + 1
+    with pytest.raises(ValueError, match=r"scale is \(5,\), expected \(4,\)") as caught:
+        target.load_state_dict(wrong)
+    assert "inner.bias is (4, 1), expected (4,)" in str(caught.value)
+    for name, value in before.items():
+        np.testing.assert_array_equal(target.state_dict()[name], value)
+
+
+def test_load_state_dict_names_what_is_missing_and_what_is_unexpected():
+    block, state = Block(), Block().state_dict()
+    del state["mean"], state["inner.weight"]
+    state["other"] = np.zeros(1, np.float32)
+    with pytest.raises(KeyError, match=r"Block. Missing: inner.weight, mean. Unexpected: other. Pass strict=False"):
+        block.load_state_dict(state)
+    assert block.load_state_dict(state, strict=False) == (["inner.weight", "mean"], ["other"])
+    np.testing.assert_array_equal(block.scale.data, state["scale"])
+
+
+def test_loading_keeps_the_dtype_of_the_module_and_counts_as_a_change_in_place():
+    layer = nn.Linear(2, 2)
+    loss = (layer(minilm.tensor(array(3, 2), requires_grad=True)) ** 2).sum()
+    layer.load_state_dict({"weight": np.eye(2), "bias": np.zeros(2, np.float16)})
+    assert layer.weight.dtype == layer.bias.dtype == np.float32
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+# Modes, moves.
+
+
+def test_train_and_eval_reach_all_modules_and_eval_mode_restores_each():
+    block = Block()
+    assert block.eval() is block
+    assert not any(module.training for module in block.modules())
+    block.train()
+    block.layers[1].eval()
+    with nn.eval_mode(block):
+        assert not any(module.training for module in block.modules())
+    assert [module.training for module in block.modules()] == [True, True, True, True, False]
+    with pytest.raises(ZeroDivisionError), nn.eval_mode(block):
+        1 / 0  # noqa: B018
+    assert block.training
+
+
+def test_to_converts_floating_point_and_takes_gradients_along():
+    block = Block()
+    block.register_buffer("count", np.array([3]))
+    block.eval()(minilm.tensor(array(2, 3))).sum().backward()
+    gradient = block.scale.grad.data.copy()
+    assert block.to("float64") is block
+    assert {p.dtype.name for p in block.parameters()} == {"float64"}
+    assert block.mean.dtype == np.float64
+    assert block.count.dtype == np.int64
+    assert block.scale.grad.dtype == np.float64
+    np.testing.assert_array_equal(block.scale.grad.data, gradient)
+    data = block.scale.data
+    block.to("cpu").to("float64")
+    assert block.scale.data is data  # nothing to do
+    assert block.device == "cpu"
+    assert nn.Module().device == "cpu"
+
+
+@pytest.mark.parametrize("target", ["gpu", "int64", np.int32, 3])
+def test_to_refuses_what_is_no_device_and_no_float(target):
+    with pytest.raises(TypeError, match="dtype"):
+        nn.Linear(2, 2).to(target)
+
+
+def test_zero_grad_requires_grad_and_apply():
+    block = Block().eval()
+    block(minilm.tensor(array(2, 3))).sum().backward()
+    block.zero_grad()
+    assert all(p.grad is None for p in block.parameters())
+    block.inner.requires_grad_(False)
+    block(minilm.tensor(array(2, 3))).sum().backward()
+    assert block.inner.weight.grad is None
+    assert block.scale.grad is not None
+    seen = []
+    assert block.apply(lambda module: seen.append(module)) is block
+    assert sorted(map(id, seen)) == sorted(map(id, block.modules()))
+    assert seen.index(block.layers[0]) < seen.index(block.layers) < seen.index(block)
+
+
+def test_a_deep_copy_has_weights_of_its_own_and_keeps_sharing():
+    model = Tied()
+    twin = copy.deepcopy(model)
+    assert isinstance(twin.first.weight, nn.Parameter)
+    assert twin.first.weight is twin.second.weight
+    assert twin.first.weight is not model.first.weight
+    twin.first.weight.data += 1
+    np.testing.assert_allclose(twin.first.weight.data, model.first.weight.data + 1)
+
+
+def test_repr_shows_the_tree():
+    assert repr(nn.Linear(3, 4)) == "Linear(3, 4, bias=True)"
+    assert repr(nn.Sequential(nn.Linear(3, 4, bias=False), nn.Dropout(0.1))).splitlines() == [
+        "Sequential(",
+        "  (0): Linear(3, 4, bias=False)",
+        "  (1): Dropout(p=0.1)",
+        ")",
+    ]
+    attention = repr(nn.MultiHeadAttention(8, 2, causal=True))
+    assert "n_head=2, n_kv_head=2, causal=True" in attention
+    assert "  (q_proj): Linear(8, 8, bias=True)" in attention
+
+
+# Hooks.
+
+
+def test_hooks_see_and_replace_what_goes_in_and_out():
+    layer, x = nn.Linear(2, 2), array(3, 2)
+    plain = layer(x)
+    seen = []
+    removers = [
+        layer.register_forward_pre_hook(lambda module, args: seen.append((module, args))),
+        layer.register_forward_pre_hook(lambda module, args: args[0] * 2),
+        layer.register_forward_hook(lambda module, args, out: seen.append((args, out))),
+        layer.register_forward_hook(lambda module, args, out: -out),
+    ]
+    out = layer(x)
+    doubled = layer.forward(x * 2)
+    np.testing.assert_allclose(out.data, -doubled.data, rtol=1e-6)
+    assert seen[0][0] is layer
+    assert seen[0][1][0] is x
+    np.testing.assert_array_equal(seen[1][0][0], x * 2)
+    for remove in removers:
+        remove()
+        remove()  # taking it off twice does no harm
+    np.testing.assert_array_equal(layer(x).data, plain.data)
+    assert len(seen) == 2
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(TypeError, match="ModuleList defines no forward"):
+        nn.ModuleList()(1)
+
+
+# Containers.
+
+
+def test_module_list_and_sequential():
+    a, b, c = nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 5)
+    layers = nn.ModuleList([a, b]).append(c)
+    assert len(layers) == 3
+    assert list(layers) == [a, b, c]
+    assert layers[-1] is c
+    assert list(layers[1:]) == [b, c]
+    assert type(layers[1:]) is nn.ModuleList
+    d = nn.Linear(4, 6)
+    layers[-1] = d
+    assert list(layers) == [a, b, d]
+    with pytest.raises(IndexError):
+        layers[3] = d
+    with pytest.raises(TypeError, match="holds modules"):
+        layers.append("relu")
+    chain, x = nn.Sequential(a, b, c), array(7, 2)
+    np.testing.assert_array_equal(chain(x).data, c(b(a(x))).data)
+    np.testing.assert_array_equal(chain[:2](x).data, b(a(x)).data)
+    assert type(chain[:2]) is nn.Sequential
+
+
+# The layers.
+
+
+def test_linear_embedding_and_norms_equal_torch(torch):
+    x = array(2, 5, 6)
+    ids = np.array([[1, 0], [7, 7]])
+    pairs = [
+        (nn.Linear(6, 3), torch.nn.Linear(6, 3), x),
+        (nn.Linear(6, 3, bias=False), torch.nn.Linear(6, 3, bias=False), x),
+        (nn.LayerNorm(6, eps=1e-3), torch.nn.LayerNorm(6, eps=1e-3), x),
+        (nn.LayerNorm(6, bias=False), torch.nn.LayerNorm(6, bias=False), x),
+        (nn.RMSNorm(6, eps=1e-3), torch.nn.RMSNorm(6, eps=1e-3), x),
+        (nn.Embedding(8, 6), torch.nn.Embedding(8, 6), ids),
+    ]
+    for ours, theirs, value in pairs:
+        weights = {name: array(*p.shape, seed=3) for name, p in ours.named_parameters()}
+        ours.load_state_dict(weights)
+        theirs.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+        given = minilm.tensor(value, requires_grad=value.dtype == np.float32)
+        given_torch = torch.from_numpy(value).requires_grad_(value.dtype == np.float32)
+        out, expected = ours(given), theirs(given_torch)
+        assert out.dtype == np.float32
+        np.testing.assert_allclose(out.data, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+        (out**2).sum().backward()
+        (expected**2).sum().backward()
+        for name, p in ours.named_parameters():
+            wanted = dict(theirs.named_parameters())[name].grad.numpy()
+            np.testing.assert_allclose(p.grad.data, wanted, rtol=1e-4, atol=1e-5, err_msg=f"{ours} {name}")
+        if given.requires_grad:
+            np.testing.assert_allclose(given.grad.data, given_torch.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_conv1d_is_a_linear_with_its_weight_the_other_way_round():
+    layer = nn.Conv1D(3, 4)
+    assert layer.weight.shape == (3, 4)
+    layer.bias.data = array(4)
+    x = array(2, 3)
+    np.testing.assert_allclose(layer(x).data, x @ layer.weight.data + layer.bias.data, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_identity_in_eval_and_right_in_expectation():
+    layer, x = nn.Dropout(0.3, minilm.backend.Generator(1)), np.ones((200, 500), np.float32)
+    out = layer(minilm.tensor(x)).data
+    kept = np.float32(1 / 0.7)
+    assert set(np.unique(out)) == {np.float32(0), kept}
+    assert abs((out == 0).mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / x.size)
+    assert not np.array_equal(out, layer(minilm.tensor(x)).data)  # the stream goes on
+    given = minilm.tensor(x)
+    assert layer.eval()(given) is given
+    for p in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="probability"):
+            nn.Dropout(p)
+
+
+@pytest.mark.parametrize("name", sorted(nn.ACTIVATIONS))
+def test_feed_forward_is_down_of_activation_of_up(name):
+    layer, x = nn.FeedForward(6, 10, activation_function=name), array(2, 3, 6)
+    inside = nn.activation(name)(layer.up_proj(minilm.tensor(x)))
+    np.testing.assert_array_equal(layer(minilm.tensor(x)).data, layer.down_proj(inside).data)
+    assert layer.up_proj.weight.shape == (10, 6)
+    assert nn.FeedForward(6).up_proj.weight.shape == (24, 6)
+
+
+def test_activations_equal_torch_and_unknown_ones_are_refused(torch):
+    f = torch.nn.functional
+    peers = {
+        "gelu": f.gelu, "relu": f.relu, "sigmoid": torch.sigmoid, "silu": f.silu, "swish": f.silu, "tanh": torch.tanh,
+        "gelu_new": partial(f.gelu, approximate="tanh"), "gelu_pytorch_tanh": partial(f.gelu, approximate="tanh"),
+    }  # fmt: skip
+    assert peers.keys() == nn.ACTIVATIONS.keys()
+    x = array(50) * 3
+    for name, peer in peers.items():
+        ours = nn.activation(name)(minilm.tensor(x)).data
+        np.testing.assert_allclose(ours, peer(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+    with pytest.raises(ValueError, match="no activation is named 'gelu_fast'; there are: gelu"):
+        nn.activation("gelu_fast")
+
+
+def test_layers_begin_as_documented():
+    stream = minilm.backend.Generator(0)
+    bound = 1 / np.sqrt(400)
+    weight = nn.Linear(400, 300, generator=stream).weight.data
+    assert bound * 0.99 < np.abs(weight).max() <= bound
+    assert abs(weight.mean()) < 0.01 * bound
+    assert abs(nn.Embedding(100, 200, std=0.5, generator=stream).weight.data.std() - 0.5) < 0.02
+    norm = nn.LayerNorm(5)
+    np.testing.assert_array_equal(norm.weight.data, np.ones(5))
+    np.testing.assert_array_equal(norm.bias.data, np.zeros(5))
+    first, second = (nn.Linear(4, 4, generator=minilm.backend.Generator(7)).weight.data for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+# Attention.
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_multi_head_attention_equals_torch(causal, torch):
+    layer, peer = nn.MultiHeadAttention(12, 3, causal=causal), torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    parts = [layer.q_proj, layer.k_proj, layer.v_proj]
+    with torch.no_grad():
+        peer.in_proj_weight.copy_(torch.from_numpy(np.concatenate([p.weight.data for p in parts])))
+        peer.in_proj_bias.copy_(torch.from_numpy(np.concatenate([p.bias.data for p in parts])))
+        peer.out_proj.weight.copy_(torch.from_numpy(layer.out_proj.weight.data))
+        peer.out_proj.bias.copy_(torch.from_numpy(layer.out_proj.bias.data))
+    x, mask = array(2, 5, 12), np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    triangle = torch.ones(5, 5, dtype=torch.bool).triu(1) if causal else None
+    given = torch.from_numpy(x)
+    expected, _ = peer(given, given, given, key_padding_mask=torch.from_numpy(mask == 0), attn_mask=triangle)
+    out = layer(minilm.tensor(x), attention_mask=mask)
+    np.testing.assert_allclose(out.data, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+    if not causal:
+        memory = array(2, 7, 12, seed=1)
+        expected, _ = peer(given, torch.from_numpy(memory), torch.from_numpy(memory))
+        np.testing.assert_allclose(
+            layer(minilm.tensor(x), minilm.tensor(memory)).data, expected.detach().numpy(), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_shared_key_heads_equal_the_same_heads_repeated():
+    shared, full = nn.MultiHeadAttention(8, 4, n_kv_head=2), nn.MultiHeadAttention(8, 4)
+    weights = {}
+    for name, value in shared.state_dict().items():
+        if name.startswith(("k_proj", "v_proj")):
+            heads = value.reshape(2, 2, *value.shape[1:])
+            value = np.repeat(heads, 2, axis=0).reshape(8, *value.shape[1:])
+        weights[name] = value
+    full.load_state_dict(weights)
+    x = minilm.tensor(array(2, 5, 8))
+    np.testing.assert_allclose(shared(x).data, full(x).data, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_with_a_cache_equals_attention_at_once():
+    layer = nn.MultiHeadAttention(8, 2, causal=True).eval()
+    x = minilm.tensor(array(2, 6, 8))
+    cache = nn.KeyValueCache(1, capacity=2)
+    with minilm.no_grad():
+        at_once = layer(x).data
+        pieces = [layer(x[:, part], cache=cache).data for part in (slice(0, 3), slice(3, 4), slice(4, 6))]
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), at_once, rtol=1e-5, atol=1e-6)
+    assert len(cache) == 6
+
+
+def test_a_cache_refuses_gradients_other_batches_and_memories():
+    layer, cache = nn.MultiHeadAttention(8, 2), nn.KeyValueCache(1)
+    x = minilm.tensor(array(2, 3, 8))
+    with pytest.raises(RuntimeError, match="no_grad"):
+        layer(x, cache=cache)
+    with minilm.no_grad():
+        layer(x, cache=cache)
+        with pytest.raises(ValueError, match="the cache holds keys and values like"):
+            layer(x[:1], cache=cache)
+        with pytest.raises(ValueError, match="memory"):
+            layer(x, memory=x, cache=cache)
+
+
+def test_select_reorders_the_rows_of_a_cache():
+    cache = nn.KeyValueCache(2)
+    k, v = (minilm.tensor(array(3, 1, 2, 4, seed=s)) for s in (0, 1))
+    for layer in range(2):
+        cache.append(layer, k, v)
+    cache.select([2, 2, 0, 1])
+    more = minilm.tensor(np.zeros((4, 1, 1, 4), np.float32))
+    keys, values = cache.append(1, more, more)
+    np.testing.assert_array_equal(keys.data[:, :, :2], k.data[[2, 2, 0, 1]])
+    np.testing.assert_array_equal(values.data[:, :, :2], v.data[[2, 2, 0, 1]])
+
+
+def test_masks_that_cannot_be_meant_are_refused():
+    layer, x = nn.MultiHeadAttention(8, 2), minilm.tensor(array(2, 3, 8))
+    with pytest.raises(ValueError, match=r"must be \(2, 3\).*got \(2, 4\)"):
+        layer(x, attention_mask=np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"must be \(2, 3\).*got \(1, 3\)"):
+        layer(x, attention_mask=np.ones((1, 3)))
+    with pytest.raises(ValueError, match="1 for tokens to see and 0 for padding"):
+        layer(x, attention_mask=np.array([[0, 0, -np.inf]] * 2))
+    for sizes in ((7, 2), (8, 4, 3)):
+        with pytest.raises(ValueError, match="multiple"):
+            nn.MultiHeadAttention(*sizes)
+
+
+@pytest.mark.parametrize("mask", [None, [[1, 1, 0], [1, 1, 1]], [[0, 1, 1], [1, 0, 1]]])
+def test_gradients_of_attention(mask):
+    layer = nn.MultiHeadAttention(4, 2, n_kv_head=1, causal=True, generator=minilm.backend.Generator(3)).to("float64")
+    x = minilm.tensor(array(2, 3, 4, dtype=np.float64), requires_grad=True)
+    mask = None if mask is None else np.array(mask)
+
+    def run(x, weight):
+        layer.k_proj.weight = weight
+        return layer(x, attention_mask=mask)
+
+    assert gradcheck(run, [x, minilm.tensor(array(2, 4, dtype=np.float64, seed=5), requires_grad=True)])
