@@ -65,6 +65,31 @@ def test_the_second_derivative_is_checked_apart_from_the_first():
         gradgradcheck(square, leaf([1.0, 2.0]))
 
 
+def test_a_composition_that_is_another_function_is_found():
+    @op
+    def double(x: Array):
+        return 2 * x
+
+    @double.gradient
+    def _(g):
+        return 2 * g
+
+    @double.composition
+    def _(x):
+        return 3.0 * x
+
+    with pytest.raises(GradientError, match="'double' for input 0 is another one with create_graph=True, off by up to"):
+        gradgradcheck(double, leaf([1.0, 2.0]))
+
+
+def test_a_gradient_without_history_is_found():
+    def rule(g, x):
+        return Tensor(2 * g.data * x.data) if isinstance(g, Tensor) else 2 * g * x
+
+    with pytest.raises(GradientError, match="create_graph=True"):
+        gradgradcheck(_with_rule(rule), leaf([1.0, 2.0]))
+
+
 def test_inputs_that_require_no_gradient_are_not_checked():
     constant = minilm.tensor([2.0], dtype="float64")
     assert gradcheck(lambda a, b: a * b, [leaf([1.0]), constant])
