@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from minilm import backend
 
-from .errors import where_called
 from .mode import enable_grad, no_grad, state
-from .operation import Array, Node, Operation, Rule, _as_array, has_nonfinite, op
-from .placed import Placed
+from .operation import Array, Node, as_array, op
+from .rules import check_gradient, check_versions, keeps_floats, output_gradient, run_rules
+from .sums import Sum, contribute, fit_to_input, is_aliased
 from .tensor import Tensor
 
 __all__ = ["backward", "grad"]
@@ -20,8 +20,7 @@ __all__ = ["backward", "grad"]
 def backward(output: Tensor, gradient=None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
     """Adds the gradient of `output` to `.grad` of every leaf that it was computed from; see `Tensor.backward`."""
     seeds = [_seed(output, gradient, create_graph)]
-    for leaf, total in _walk([output], seeds, None, retain_graph or create_graph, create_graph).values():
-        _accumulate_into_leaf(leaf, total, create_graph)
+    _walk([output], seeds, None, retain_graph or create_graph, create_graph)
 
 
 def grad(
@@ -64,32 +63,8 @@ def grad(
             f"the outputs do not depend on input {unused[0]} of grad (shape {inputs[unused[0]].shape}); "
             "pass allow_unused=True to get None for it"
         )
-    results = (found[_key(x)][1] if _key(x) in found else None for x in inputs)
+    results = (found.get(_key(x)) for x in inputs)
     return tuple(x if x is None or isinstance(x, Tensor) else Tensor(x.own()) for x in results)
-
-
-class _Sum:
-    """A gradient that contributions are added to; `owned` says that nobody else can see the array."""
-
-    __slots__ = ("array", "owned")
-
-    def __init__(self, array, owned: bool) -> None:
-        self.array = array
-        self.owned = owned
-
-    def add(self, array) -> None:
-        if isinstance(array, Placed):
-            if not self.owned:
-                self.array, self.owned = self.array.copy(), True
-            array.add_to(self.array)
-        elif self.owned and self.array.dtype == array.dtype:
-            self.array += array
-        else:
-            self.array, self.owned = _as_array(self.array + array), True
-
-    def own(self):
-        """The array, contiguous and nobody else's: a gradient that is handed out may be written to."""
-        return self.array if self.owned and self.array.flags.c_contiguous else self.array.copy()
 
 
 def _key(tensor: Tensor):
@@ -144,13 +119,13 @@ def _order(outputs: list[Tensor]) -> list:
 
 
 def _walk(outputs: list[Tensor], seeds: list, targets: list[Tensor] | None, retain: bool, create: bool) -> dict:
-    """Gradients by `_key`: of the `targets` as `(target, gradient)`, or of all leaves where `targets` is None."""
+    """Gradients of the `targets`, by `_key`; without targets those of all leaves are added to their `.grad` instead."""
     order = _order(outputs)
     wanted = None if targets is None else {_key(target): target for target in targets}
     useful = None if wanted is None else _useful(order, wanted)
     sums: dict = {}
     for output, seed in zip(outputs, seeds):
-        _contribute(sums, _key(output), seed, False, create)
+        contribute(sums, _key(output), seed, False, create)
     found: dict = {}
     with enable_grad() if create else no_grad():
         while order:
@@ -159,7 +134,10 @@ def _walk(outputs: list[Tensor], seeds: list, targets: list[Tensor] | None, reta
                 total = sums.pop(id(item), None)
                 if total is not None and (wanted is None or id(item) in wanted):
                     total = _run_hooks(item._hooks, total, item.shape, create)
-                    found[id(item)] = (item, total)
+                    if wanted is None:
+                        _accumulate_into_leaf(item, total, create)
+                    else:
+                        found[id(item)] = total
                 continue
             gradients = [_finished(sums, item, slot, wanted, found, create) for slot in range(len(item.outputs))]
             if any(g is not None for g in gradients) and (useful is None or id(item) in useful):
@@ -197,7 +175,7 @@ def _finished(sums: dict, node: Node, slot: int, wanted: dict | None, found: dic
     if node.hooks is not None:
         total = _run_hooks(node.hooks.get(slot), total, node.outputs[slot][0], create)
     if wanted is not None and key in wanted:
-        found[key] = (wanted[key], total if create else _Sum(total.array, False))
+        found[key] = total if create else Sum(total.array, False)
     return total
 
 
@@ -206,31 +184,31 @@ def _run_hooks(hooks, total, shape: tuple, create: bool):
         given = total if create else Tensor(total.array)
         replaced = hook(given)
         if replaced is None:
-            total = total if create else _Sum(total.array, False)
+            total = total if create else Sum(total.array, False)
             continue
         replaced = replaced if isinstance(replaced, Tensor) else Tensor(backend.as_array(replaced))
         if replaced.shape != shape:
             raise ValueError(f"a gradient hook returned shape {replaced.shape} for a tensor of shape {shape}")
         if replaced.dtype != given.dtype:
             replaced = replaced.to(given.dtype)
-        total = replaced if create else _Sum(replaced._data, False)
+        total = replaced if create else Sum(replaced._data, False)
     return total
 
 
 def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool) -> None:
     """Runs the rules of one node and hands their gradients on."""
     operation = node.operation
-    _check_versions(node)
+    check_versions(node)
     needs = [e is not None and (useful is None or _leads(e, useful, wanted)) for e in node.edges]
-    g = _output_gradient(node, gradients, create)
+    g = output_gradient(node, gradients, create)
     tracer = state.trace
     token = tracer.start() if tracer is not None else None
     if create and operation.composed is not None:
         results = _through_composition(node, g, needs)
-    elif create and any(_is_float(node.kept.get(name)) for name in operation.keeps):
+    elif create and keeps_floats(node):
         raise RuntimeError(f"{operation.name} has no composition, so its gradient can't be differentiated; add one")
     else:
-        results = _through_rules(node, g, needs, create)
+        results = run_rules(node, g, needs, create)
     if tracer is not None:
         tracer.backward(node, token)
     for position, result in enumerate(results):
@@ -240,86 +218,12 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
                 operation.require_rule(position)
             continue
         source, slot, shape, dtype = edge
-        aliased = _aliased(result, g, node.kept) or any(result is other for other in results[:position])
-        fitted = _fitted(operation, position, result, shape, dtype)
+        aliased = is_aliased(result, g, node.kept) or any(result is other for other in results[:position])
+        fitted = fit_to_input(operation, position, result, shape, dtype)
         if state.anomaly:
-            _check_gradient(node, position, fitted)
+            check_gradient(node, position, fitted)
         key = id(source) if isinstance(source, Tensor) else (id(source), slot)
-        _contribute(sums, key, fitted, fitted is not result or not aliased, create)
-
-
-def _output_gradient(node: Node, gradients: list, create: bool):
-    """What the rules get as `g`: the gradient, or for several outputs a tuple with zeros where none came."""
-    arrays = [g if create or g is None else g.array for g in gradients]
-    if len(arrays) == 1:
-        return arrays[0]
-    some = next(g for g in arrays if g is not None)
-    xp = backend.array_module(some._data if create else some)
-    for slot, (shape, dtype) in enumerate(node.outputs):
-        if arrays[slot] is None:
-            zeros = xp.zeros(shape, dtype if dtype.kind == "f" else some.dtype)
-            arrays[slot] = Tensor(zeros) if create else zeros
-    return tuple(arrays)
-
-
-def _through_rules(node: Node, g, needs: list[bool], create: bool) -> list:
-    operation = node.operation
-    results: list = [None] * len(node.edges)
-    if not operation.rules:
-        raise RuntimeError(f"{operation.name} has no gradient; use it on detached tensors, or give it a rule")
-    for rule in operation.rules:
-        positions = range(len(node.edges)) if operation.variadic else rule.positions
-        if not any(needs[p] for p in positions):
-            continue
-        values = [_rule_value(node, name, rule, positions, needs, create) for name in rule.wants]
-        out = (
-            rule.function(g, *values) if not _keyword_only(rule) else rule.function(g, **dict(zip(rule.wants, values)))
-        )
-        out = out if isinstance(out, (tuple, list)) else (out,)
-        if len(out) != len(positions):
-            raise ValueError(
-                f"a gradient rule of {operation.name} returned {len(out)} gradients for {len(positions)} inputs; "
-                "return one for each (None where there is none)"
-            )
-        for position, result in zip(positions, out):
-            if needs[position]:
-                results[position] = result
-    return results
-
-
-def _keyword_only(rule: Rule) -> bool:
-    code = getattr(rule.function, "__code__", None)
-    return code is None or code.co_kwonlyargcount > 0
-
-
-def _rule_value(node: Node, name: str, rule: Rule, positions, needs: list[bool], create: bool):
-    """What a rule gets for the parameter `name`: raw arrays, or Tensors on the tape while a graph is created."""
-    if name == "needs":
-        return tuple(needs[p] for p in positions)
-    kept = node.kept
-    if name not in kept:
-        return node.settings[name]
-    value = kept[name]
-    if name == "y" and create:
-        if not isinstance(value, tuple):
-            return _output_tensor(node, value, 0)
-        return tuple(_output_tensor(node, part, slot) for slot, part in enumerate(value))
-    if create or name.endswith("_shape"):
-        return value
-    if isinstance(value, tuple) and node.operation.variadic:
-        return tuple(_raw(part) for part in value)
-    return _raw(value)
-
-
-def _raw(value):
-    return value._data if isinstance(value, Tensor) else value
-
-
-def _output_tensor(node: Node, array, slot: int) -> Tensor:
-    tensor = Tensor(array, True)
-    tensor._node = node
-    tensor._slot = slot
-    return tensor
+        contribute(sums, key, fitted, fitted is not result or not aliased, create)
 
 
 def _through_composition(node: Node, g, needs: list[bool]) -> list:
@@ -359,60 +263,6 @@ def _(g):
     return g
 
 
-def _fitted(operation: Operation, position: int, gradient, shape: tuple, dtype):
-    """The gradient of an input in its shape and dtype: broadcasting undone, or an error that says what is off."""
-    gradient = _as_array(gradient)
-    if not isinstance(gradient, Placed) and gradient.shape != shape:
-        gradient = _unbroadcast(operation, position, gradient, shape)
-    if gradient.dtype != dtype:
-        if gradient.dtype.kind not in "f" and gradient.dtype.name != "bfloat16":
-            raise TypeError(f"the gradient rule of {operation.name} returned {gradient.dtype} for an input of {dtype}")
-        gradient = gradient.astype(dtype)
-    return gradient
-
-
-def _unbroadcast(operation: Operation, position: int, gradient, shape: tuple):
-    """Sums `gradient` over the axes along which an input of `shape` was repeated."""
-    extra = len(gradient.shape) - len(shape)
-    inner = gradient.shape[max(extra, 0) :]
-    if extra < 0 or any(want not in (1, have) for want, have in zip(shape, inner)):
-        name = operation.inputs[0 if operation.variadic else position]
-        raise ValueError(
-            f"the gradient rule of {operation.name} returned shape {gradient.shape} for its input {name!r}, which has "
-            f"shape {shape}; a gradient has its input's shape, or one that it broadcasts to"
-        )
-    axes = tuple(range(extra)) + tuple(
-        extra + i for i, (want, have) in enumerate(zip(shape, inner)) if want == 1 and have != 1
-    )
-    return gradient.sum(axis=axes).reshape(shape) if axes else gradient.reshape(shape)
-
-
-def _contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
-    total = sums.get(key)
-    if create:
-        gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
-        sums[key] = gradient if total is None else total + gradient
-    elif total is not None:
-        total.add(gradient)
-    elif isinstance(gradient, Placed):
-        sums[key] = _Sum(gradient.dense(), True)
-    else:
-        sums[key] = _Sum(gradient, owned)
-
-
-def _aliased(result, g, kept: dict) -> bool:
-    """Whether somebody else may see this array: it is `g`, or a view, or was kept for the rule."""
-    if isinstance(result, (Tensor, Placed)):
-        return False
-    if (
-        getattr(result, "base", None) is not None
-        or result is g
-        or (isinstance(g, tuple) and any(result is x for x in g))
-    ):
-        return True
-    return any(result is _raw(value) for value in kept.values())
-
-
 def _accumulate_into_leaf(leaf: Tensor, total, create: bool) -> None:
     if create:
         with enable_grad():
@@ -423,16 +273,7 @@ def _accumulate_into_leaf(leaf: Tensor, total, create: bool) -> None:
         leaf.grad._data += total.array
         leaf.grad.bump_version()
     else:
-        leaf.grad = Tensor(_as_array(leaf.grad._data + total.array))
-
-
-def _check_versions(node: Node) -> None:
-    for name, version, when_kept in node.versions:
-        if version[0] != when_kept:
-            raise RuntimeError(
-                f"{node.operation.name} kept {name!r} for its gradient, and it was changed in place since "
-                f"({version[0] - when_kept} times); change a copy instead, or walk back before changing it"
-            )
+        leaf.grad = Tensor(as_array(leaf.grad._data + total.array))
 
 
 def _freed(node: Node) -> RuntimeError:
@@ -440,17 +281,3 @@ def _freed(node: Node) -> RuntimeError:
         f"the graph was freed by an earlier backward (at {node.operation.name}); call that one with retain_graph=True "
         "to walk it again, or compute the forward pass anew"
     )
-
-
-def _check_gradient(node: Node, position: int, gradient) -> None:
-    array = gradient.values if isinstance(gradient, Placed) else _raw(gradient)
-    if has_nonfinite(array):
-        name = node.operation.inputs[0 if node.operation.variadic else position]
-        raise FloatingPointError(
-            f"the gradient of {node.operation.name} for its input {name!r} has NaN or inf. The operation was called at "
-            f"{node.line or where_called()}"
-        )
-
-
-def _is_float(value) -> bool:
-    return getattr(getattr(value, "dtype", None), "kind", "") == "f"

@@ -30,7 +30,7 @@ from .errors import where_called
 from .mode import state
 from .tensor import Tensor
 
-__all__ = ["Array", "Node", "Operation", "op"]
+__all__ = ["Array", "Node", "Operation", "as_array", "has_nonfinite", "op", "raw"]
 
 
 class Array:
@@ -219,7 +219,7 @@ class Operation:
         """The outputs of a call that nothing needs to be remembered of."""
         if self.keeps:
             out = out[0]
-        tensors = tuple(Tensor(_as_array(part)) for part in (out if isinstance(out, tuple) else (out,)))
+        tensors = tuple(Tensor(as_array(part)) for part in (out if isinstance(out, tuple) else (out,)))
         if self.view and isinstance(inputs[0], Tensor):
             for tensor in tensors:
                 tensor._version = inputs[0]._version
@@ -254,7 +254,7 @@ class Operation:
         parts = out if isinstance(out, tuple) else (out,)
         tensors = []
         for slot, part in enumerate(parts):
-            part = _as_array(part)
+            part = as_array(part)
             tensor = Tensor(part)
             node.outputs.append((part.shape, part.dtype))
             if part.dtype.kind == "f" or part.dtype.name == "bfloat16":
@@ -321,7 +321,12 @@ def op(forward: Callable | None = None, *, keeps: tuple[str, ...] = (), view: bo
     return Operation(forward, keeps=keeps, view=view)
 
 
-def _as_array(value):
+def raw(value):
+    """The array of a Tensor; anything else as it is."""
+    return value._data if isinstance(value, Tensor) else value
+
+
+def as_array(value):
     """NumPy's reductions to a point give scalars; on the tape there are only arrays."""
     return np.asarray(value) if isinstance(value, np.generic) else value
 
