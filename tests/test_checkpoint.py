@@ -175,3 +175,10 @@ def test_later_ones_are_set_aside(tmp_path):
     assert store.steps() == [10]
     with pytest.raises(ValueError, match="keep_last is 0"):
         CheckpointStore(tmp_path, keep_last=0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"w": np.ones(1)})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -17,6 +17,8 @@ from minilm.tokenization import Tokenizer
 
 TEXT = "".join(f"def function_{i}(x):\n    return x + {i * 7919 % 101}  # näive\n\n\n" for i in range(300))
 COMMAND = [sys.executable, "-m", "minilm.cli"]
+# Models as small as these gain nothing from threads, and lose where other programs want the cores too.
+ENVIRONMENT = {**os.environ, "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +39,9 @@ def trained(tmp_path_factory, corpus):
     return folder, result.stdout
 
 
-def minilm(*arguments, **options):
+def minilm(*arguments):
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False, env=ENVIRONMENT)
 
 
 def rows(folder):
@@ -96,7 +98,7 @@ def test_a_terminal_gets_one_live_line(tmp_path, corpus):
         [*COMMAND, *arguments, "--train.steps", "30"],
         stdout=writer,
         stderr=writer,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "150"},
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "150"},
     )
     os.close(writer)
     output = b""
@@ -199,9 +201,13 @@ def test_help_needs_no_heavy_import():
         (["trian"], "no verb 'trian'; did you mean 'train'"),
         (["train", "--preset", "tinny"], "no preset 'tinny'; did you mean 'tiny'"),
         (["train", "--preset", "shakespeare-char-cpu"], "--data input.txt"),
-        (["train", "--preset", "tiny", "--data", "nowhere.txt"], "no file or folder nowhere.txt"),
+        (
+            ["train", "--preset", "tiny", "--data", "nowhere.txt"],
+            "nowhere.txt: a corpus is a UTF-8 text file or a folder",
+        ),
         (["train", "--preset", "tiny", "--data", "{empty}"], "is empty"),
         (["train", "--preset", "tiny", "--data", "{short}"], "context=32 needs 33 tokens"),
+        (["train", "--preset", "tiny", "--data", "{short}", "--train.context", "4"], "2 tokens, and there is 1"),
         (["train", "--preset", "tiny", "--data", "{binary}"], "is not UTF-8"),
         (["train", "--preset", "tiny", "--train.context", "65"], "the model has 64 positions"),
         (["train", "--preset", "tiny", "--tokenizer", "bpee"], "'bpee' is none"),
@@ -288,10 +294,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, corpus, trained, number):
         "--train.sample-prompt",
         "def ",
     ]
-    process = subprocess.Popen([*COMMAND, "train", *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*COMMAND, "train", *arguments], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     wait_for_rows(process, folder, 3)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     if process.returncode == 0:
         pytest.skip("the run was over before the signal came")
     assert process.returncode == 128 + number
@@ -299,7 +305,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, corpus, trained, number):
     assert (folder / "model.safetensors").is_file()
     step = rows(folder)[-1]["step"]
     assert (folder / "checkpoints" / f"step-{step}").is_dir()
-    assert main(["train", "--resume", "auto", "--output-dir", str(folder)]) == 0
+    assert minilm("train", "--resume", "auto", "--output-dir", folder).returncode == 0
     assert rows(folder) == rows(trained[0])
 
 
@@ -315,11 +321,13 @@ def test_killed_at_random_moments_it_gives_the_losses_of_a_run_never_stopped(tmp
     settings = ["--preset", "tiny", "--data", str(corpus), "--model.dropout", "0.1", "--train.ema-decay", "0.9"]
     settings += ["--train.steps", "150", "--train.checkpoint-interval", "1", "--train.sample-interval", "0"]
     settings += ["--train.eval-batches", "4", "--optim.schedule", "plateau", "--optim.warmup-steps", "5"]
-    assert main(["train", *settings, "--output-dir", str(tmp_path / "whole")]) == 0
+    assert minilm("train", *settings, "--output-dir", tmp_path / "whole").returncode == 0
     moments, attempt, folder = [], 0, tmp_path / "killed-0"
     while True:
         command = [*COMMAND, "train", *settings, "--output-dir", str(folder), "--resume", "auto"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+        )
         if len(moments) < kills:
             if random.random() < 0.3:
                 time.sleep(random.uniform(0.3, 2.5))  # while it starts, reads the corpus, or goes on
@@ -329,7 +337,7 @@ def test_killed_at_random_moments_it_gives_the_losses_of_a_run_never_stopped(tmp
                 wait_for_rows(process, folder, seen + 3)
                 time.sleep(random.uniform(0, 0.3))  # in a step, an evaluation, a checkpoint, a row, while pruning
             process.send_signal(signal.SIGKILL)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         if process.returncode == -signal.SIGKILL:
             moments.append(len(rows_whole(folder)))
             continue

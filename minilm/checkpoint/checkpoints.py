@@ -90,7 +90,9 @@ class CheckpointStore:
         `tensors[group]` becomes `group.safetensors`, `state` `state.json`, and `files` text files beside them. The
         steps in `refers_to` (the best so far, say) are kept for as long as this one is.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+            sync_folder(self.folder.parent)
         final, aside = self.path(step), self.folder / f".step-{step}.writing"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()

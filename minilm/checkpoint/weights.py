@@ -9,7 +9,7 @@ import numpy as np
 
 from minilm import backend
 
-from .files import sync_folder
+from .files import sync_file, sync_folder
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -31,9 +31,11 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
         # The library writes an array's memory as it lies, so it must lie in order (a scalar stays one: reshape).
         ordered[name] = np.ascontiguousarray(array).reshape(array.shape)
     try:
+        aside.touch()
+        mode = aside.stat().st_mode  # an ordinary file's; the library makes one that only its owner may read
         save_file(ordered, aside, metadata={"format": "pt", **(metadata or {})})
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
+        os.chmod(aside, mode)
+        sync_file(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
     return (
         *(UsageError, ConfigError, DataError, CheckpointError, RunFolderError, DivergedError),
-        *(FileNotFoundError, PermissionError, ImportError),
+        *(OSError, ImportError),
     )
 
 
@@ -32,4 +32,5 @@ def as_usage_error() -> Iterator[None]:
     except (ValueError, KeyError) as error:
         if isinstance(error, user_errors()):
             raise
-        raise UsageError(error.args[0] if error.args else repr(error)) from error
+        # The text of a KeyError is its argument in quotation marks.
+        raise UsageError(error.args[0] if isinstance(error, KeyError) else str(error)) from error

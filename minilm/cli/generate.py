@@ -48,6 +48,8 @@ def run(arguments: Sequence[str]) -> int:
     model, tokenizer = load(options.run, options.device)
     with as_usage_error():
         prompt = first_tokens(tokenizer, options.prompt)
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark for it
+        sys.stdout.reconfigure(errors="replace")
     decoder = StreamDecoder(tokenizer, skip_special_tokens=True)
     _show(options.prompt)
     with as_usage_error():

@@ -59,6 +59,8 @@ def _run(verb: str, arguments: list[str]) -> int:
 
     try:
         return importlib.import_module(f"minilm.cli.{verb}").run(arguments)
+    except BrokenPipeError:
+        raise
     except user_errors() as error:
         return _error(str(error), 1)
 

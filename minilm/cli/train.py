@@ -102,7 +102,7 @@ def _completed(base: Config, options: TrainArguments, folder: Path) -> Config:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, sample_prompt=None))
     # A run may be gone on with from another working directory.
     paths = {name: tuple(str(Path(path).absolute()) for path in getattr(config, name)) for name in ("data", "val_data")}
-    if config.tokenizer not in ("char", "byte", "bpe"):
+    if config.tokenizer not in ("char", "byte", "bpe") and Path(config.tokenizer).exists():
         paths["tokenizer"] = str(Path(config.tokenizer).absolute())
     return dataclasses.replace(config, output_dir=str(folder), **paths)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -196,40 +197,49 @@ def _kernels(c: _Context) -> CheckResult:
 
 
 def _differences(c: _Context) -> CheckResult:
-    """For each weight tensor the slope of the loss along two directions, against the loss a little to either side.
+    """For each kind of weight the slope of the loss along a direction, against the loss a little to either side.
 
-    Along the gradient itself an error of scale or sign shows in full; a random direction shows all others.
+    The direction is half the gradient's own, in which an error of scale or sign shows in full, and half a random one,
+    which shows all others. The weights of the same name in all layers are moved at once: the cost is the same for any
+    depth.
     """
     twin = _in_float64(c.model)
     ids = c.ids[:2, :8]
     gradients = c.gradients(twin, [ids])
-    floor = 0.01 * np.max([_norm(g) for g in gradients.values()])
+    weights = dict(twin.named_parameters())
+    kinds: dict[str, list[str]] = {}
+    for name in gradients:
+        kinds.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(name)
+    sizes = {kind: _norm(*(gradients[name] for name in names)) for kind, names in kinds.items()}
+    floor = 0.01 * np.max(list(sizes.values()))
     errors = {}
-    for name, parameter in twin.named_parameters():
-        if name not in gradients:
-            continue
-        gradient, random = gradients[name], c.stream.normal(parameter.shape, dtype="float64")
-        for direction in (gradient, random):
-            direction = direction / (_norm(direction) or 1.0)
-            slope = _slope(twin, ids, parameter, backend.to_device(direction, parameter.device))
-            error = abs(slope - float((gradient * direction).sum())) / max(_norm(gradient), floor)
-            errors[name] = np.maximum(errors.get(name, 0.0), error)  # (keeps NaN)
-    error, name = _largest(errors)
-    detail = f"{len(errors)} weight tensors, each along two directions; worst in {name}"
+    for kind, names in kinds.items():
+        moves, expected = [], 0.0
+        for name in names:
+            random = c.stream.normal(gradients[name].shape, dtype="float64")
+            direction = gradients[name] / (_norm(gradients[name]) or 1.0) + random / _norm(random)
+            moves.append((weights[name], backend.to_device(direction, weights[name].device)))
+            expected += float((gradients[name] * direction).sum())
+        errors[kind] = abs(_slope(twin, ids, moves) - expected) / max(sizes[kind], floor)
+    error, kind = _largest(errors)
+    detail = f"{len(gradients)} weight tensors of {len(kinds)} kinds; worst in {kind}"
     return CheckResult("gradients match finite differences", error, 1e-5, detail)
 
 
-def _norm(array: np.ndarray) -> float:
-    return float(np.sqrt((array.astype(np.float64) ** 2).sum()))
+def _norm(*arrays: np.ndarray) -> float:
+    return float(np.sqrt(sum((array.astype(np.float64) ** 2).sum() for array in arrays)))
 
 
-def _slope(model, ids: np.ndarray, parameter, direction, eps: float = 1e-5) -> float:
-    before, losses = parameter.data, []
+def _slope(model, ids: np.ndarray, moves: list, eps: float = 1e-5) -> float:
+    """The slope of the loss where each weight tensor moves along its direction, by central differences."""
+    before, losses = [parameter.data for parameter, _ in moves], []
     for step in (eps, -eps):
-        parameter.data = before + step * direction
+        for (parameter, direction), start in zip(moves, before):
+            parameter.data = start + step * direction
         with no_grad():
             losses.append(model(ids[:, :-1], targets=ids[:, 1:]).loss.item())
-    parameter.data = before
+    for (parameter, _), start in zip(moves, before):
+        parameter.data = start
     return (losses[0] - losses[1]) / (2 * eps)
 
 

@@ -206,11 +206,11 @@ class _Member(NamedTuple):
 
 
 def _alike(ready: list[_Member]) -> Iterable[list[_Member]]:
-    """`ready`, counted one step further, in lists of one dtype, device and number of steps: nearly always one list."""
+    """`ready`, counted one step further, in lists of one dtype, library and number of steps: nearly always one list."""
     alike: dict[tuple, list[_Member]] = {}
     for member in ready:
         member.state["step"] += 1
-        key = (member.state["step"], member.parameter.dtype, member.parameter.device)
+        key = (member.state["step"], member.array.dtype, type(member.array))
         alike.setdefault(key, []).append(member)
     return alike.values()
 
@@ -230,10 +230,14 @@ def _gradient(name: str, parameter: Tensor):
     gradient = parameter.grad
     if not isinstance(gradient, Tensor):
         raise TypeError(f"the gradient of parameter {name} is a {type(gradient).__name__}; expected a minilm.Tensor")
+    array = gradient.data
+    alike = array.shape == parameter.shape and array.dtype == parameter.dtype
+    if alike and type(array) is type(parameter.data) and array.flags.c_contiguous:
+        return array  # nearly always
     if gradient.shape != parameter.shape or gradient.dtype != parameter.dtype or gradient.device != parameter.device:
         raise ValueError(
             f"the gradient of parameter {name} is {gradient.dtype} {gradient.shape} on {gradient.device}; expected "
             f"what the parameter is: {parameter.dtype} {parameter.shape} on {parameter.device}"
         )
     # asarray and not ascontiguousarray, which would give a number an axis.
-    return backend.array_module(gradient.data).asarray(gradient.data, order="C")
+    return backend.array_module(array).asarray(array, order="C")

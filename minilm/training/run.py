@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from minilm import backend
-from minilm.data import BatchLoader, Corpus, DataError, PreparedData, prepare, stdlib_corpus
+from minilm.data import BatchLoader, Corpus, DataError, PreparedData, evaluation_batches, prepare, stdlib_corpus
 from minilm.models import GPT2, GPT2Config
 from minilm.optim import AdamW, decay_groups
 from minilm.tokenization import Tokenizer, TokenizerRecipe
@@ -53,6 +53,7 @@ class Run:
         streams = {name: backend.Generator(root.seed64()) for name in _STREAMS}
         train = config.train
         batches = BatchLoader(self.data.train, train.batch_size, train.context, seed=streams["data"].seed64() >> 1)
+        evaluation_batches(self.data.val, 1, train.context)  # too short a text to validate on is an error now
         self.model = GPT2(self._model_config(), streams["init"]).to(device)
         # Layers draw dropout from the default stream.
         backend.default_generator.set_state(streams["dropout"].state())
