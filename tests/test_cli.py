@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def test_training_shows_what_it_does(trained):
         "sample after step 20",
     ):
         assert word in output
+    assert re.search(r"step 40/60 .* ETA \d:\d\d:\d\d", output)
     after = output[output.rindex("next:") :].splitlines()
     assert after == [
         f"next:  minilm generate {folder} --prompt 'def ' --max-new-tokens 200",

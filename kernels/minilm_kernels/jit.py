@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
-# A training step goes back and forth between NumPy's BLAS and these kernels, each with threads of its own. OpenMP's
-# threads spin after a loop unless told to sleep, and then take the cores from BLAS: small steps become five times
-# slower. Read by the OpenMP library when it is loaded, at the first parallel launch; a value set outside is kept.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numba
+
+from .threads import share_with_blas
 
 __all__ = ["FAST_MATH", "jit", "prange"]
 
@@ -18,6 +13,8 @@ __all__ = ["FAST_MATH", "jit", "prange"]
 FAST_MATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 prange = numba.prange
+
+share_with_blas()
 
 
 def jit(function=None, *, parallel: bool = False, inline: bool = False):

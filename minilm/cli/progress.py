@@ -97,14 +97,14 @@ class TrainingProgress(Callback):
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
     def on_start(self, trainer) -> None:
-        self._started, self._first_step = time.perf_counter(), trainer.step
+        self._first_step: int | None = None
         evaluated = [row["val_loss"] for row in trainer.history if "val_loss" in row]
         self._val_loss = evaluated[-1] if evaluated else None
         if trainer.step < trainer.config.steps:
             self._update("first step (kernels are compiled once on a machine, which takes a while) ...")
 
     def on_step(self, trainer, row: dict) -> None:
-        if trainer.step == self._first_step + 1:  # the first one waited for compilers
+        if self._first_step is None:  # it waited for compilers, so time is counted from its end
             self._started, self._first_step = time.perf_counter(), trainer.step
         speed = row["tokens_per_second"]
         self._rate = speed if trainer.step <= self._first_step + 1 else 0.9 * self._rate + 0.1 * speed
