@@ -6,7 +6,18 @@ from .backend import manual_seed
 
 __version__ = "0.1.0"
 
-__all__ = ["Tensor", "__version__", "autograd", "backend", "enable_grad", "grad", "manual_seed", "no_grad", "ops", "tensor"]
+__all__ = [
+    "Tensor",
+    "__version__",
+    "autograd",
+    "backend",
+    "enable_grad",
+    "grad",
+    "manual_seed",
+    "no_grad",
+    "ops",
+    "tensor",
+]
 
 _LAZY = ("checkpoint", "data", "evaluation", "generation", "models", "nn", "optim", "tokenization", "training")
 

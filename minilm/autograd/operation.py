@@ -43,7 +43,13 @@ class Rule:
     def __init__(self, function: Callable, positions: tuple[int, ...]) -> None:
         self.function = function
         self.positions = positions
-        self.wants = tuple(inspect.signature(function).parameters)[1:]
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        self.wants = tuple(p.name for p in parameters)
+        self.by_keyword = any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters)
+
+    def __call__(self, g, values: list):
+        """The gradients, given that of the output and what the rule wants, in order."""
+        return self.function(g, **dict(zip(self.wants, values))) if self.by_keyword else self.function(g, *values)
 
 
 class Node:
@@ -86,6 +92,7 @@ class Operation:
         self._simple = not self.variadic and self.parameters[: len(self.inputs)] == self.inputs
         self.required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty and not self.variadic)
         self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        self._calls: dict[tuple, tuple] = {}  # how to bind the arguments of calls seen before
         self.settings = {name: value for name, value in self.defaults.items() if name not in self.inputs}
         self.__doc__ = forward.__doc__
         self.__name__ = self.name
@@ -189,17 +196,29 @@ class Operation:
             return args, {**self.settings, **kwargs}
         if len(args) > len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
-        self._check_names(kwargs)
-        bound = {**self.defaults, **dict(zip(self.parameters, args))}
-        for name in kwargs:
-            if name in self.parameters[: len(args)]:
-                raise TypeError(f"{self.name} got {name!r} twice")
-        bound.update(kwargs)
-        missing = [name for name in self.required if name not in bound]
+        call = (len(args), *kwargs)
+        if call not in self._calls:
+            self._calls[call] = self._plan(len(args), tuple(kwargs))
+        inputs, settings, defaults = self._calls[call]
+        values = (*args, *kwargs.values())
+        bound = defaults.copy()
+        for name, place in settings:
+            bound[name] = self._raw_setting(name, values[place])
+        return tuple(None if place is None else values[place] for place in inputs), bound
+
+    def _plan(self, count: int, names: tuple[str, ...]):
+        """For calls with so many positional and these named arguments: where inputs and settings are among them."""
+        self._check_names(names)
+        given = (*self.parameters[:count], *names)
+        twice = [name for name in names if name in self.parameters[:count]]
+        if twice:
+            raise TypeError(f"{self.name} got {twice[0]!r} twice")
+        missing = [name for name in self.required if name not in given]
         if missing:
             raise TypeError(f"{self.name} needs {', '.join(map(repr, missing))}")
-        inputs = tuple(bound.pop(name) for name in self.inputs)
-        return inputs, {name: self._raw_setting(name, value) for name, value in bound.items()}
+        inputs = [given.index(name) if name in given else None for name in self.inputs]
+        settings = [(name, place) for place, name in enumerate(given) if name not in self.inputs]
+        return inputs, settings, {name: value for name, value in self.settings.items() if name not in given}
 
     def _raw_setting(self, name: str, value):
         if not isinstance(value, Tensor):
@@ -210,8 +229,8 @@ class Operation:
             )
         return value._data
 
-    def _check_names(self, kwargs: dict) -> None:
-        unknown = [name for name in kwargs if name not in self.parameters]
+    def _check_names(self, names) -> None:
+        unknown = [name for name in names if name not in self.parameters]
         if unknown:
             raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it has {', '.join(self.parameters)}")
 
@@ -251,16 +270,14 @@ class Operation:
         return result
 
     def _outputs(self, inputs: tuple, node: Node, out):
-        parts = out if isinstance(out, tuple) else (out,)
         tensors = []
-        for slot, part in enumerate(parts):
+        for slot, part in enumerate(out if isinstance(out, tuple) else (out,)):
             part = as_array(part)
             tensor = Tensor(part)
-            node.outputs.append((part.shape, part.dtype))
-            if part.dtype.kind == "f" or part.dtype.name == "bfloat16":
-                tensor.requires_grad = True
-                tensor._node = node
-                tensor._slot = slot
+            dtype = part.dtype
+            node.outputs.append((part.shape, dtype))
+            if dtype.kind == "f" or dtype.name == "bfloat16":
+                tensor.requires_grad, tensor._node, tensor._slot = True, node, slot
             if self.view and isinstance(inputs[0], Tensor):
                 tensor._version = inputs[0]._version
             tensors.append(tensor)
@@ -345,7 +362,7 @@ def _plain(value, args: tuple):
 
 
 def _check_devices(operation: Operation, arrays: list) -> None:
-    if backend.array_module(*arrays) is backend.array_module():
+    if not backend.has_cuda_array(arrays):
         return
     places = {backend.device_of(a) for a in arrays if hasattr(a, "shape") and a.shape != ()}
     if len(places) > 1:

@@ -37,9 +37,7 @@ def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
         if not any(needs[p] for p in positions):
             continue
         values = [_rule_value(node, name, rule, positions, needs, create) for name in rule.wants]
-        out = (
-            rule.function(g, *values) if not _keyword_only(rule) else rule.function(g, **dict(zip(rule.wants, values)))
-        )
+        out = rule(g, values)
         out = out if isinstance(out, (tuple, list)) else (out,)
         if len(out) != len(positions):
             raise ValueError(
@@ -52,19 +50,14 @@ def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
     return results
 
 
-def _keyword_only(rule: Rule) -> bool:
-    code = getattr(rule.function, "__code__", None)
-    return code is None or code.co_kwonlyargcount > 0
-
-
 def _rule_value(node: Node, name: str, rule: Rule, positions, needs: list[bool], create: bool):
     """What a rule gets for the parameter `name`: raw arrays, or Tensors on the tape while a graph is created."""
-    if name == "needs":
-        return tuple(needs[p] for p in positions)
     kept = node.kept
     if name not in kept:
-        return node.settings[name]
+        return tuple(needs[p] for p in positions) if name == "needs" else node.settings[name]
     value = kept[name]
+    if isinstance(value, Tensor):
+        return value if create else value._data
     if name == "y" and create:
         if not isinstance(value, tuple):
             return _output_tensor(node, value, 0)

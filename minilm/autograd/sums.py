@@ -85,4 +85,7 @@ def is_aliased(result, g, kept: dict) -> bool:
         or (isinstance(g, tuple) and any(result is x for x in g))
     ):
         return True
-    return any(result is raw(value) for value in kept.values())
+    for value in kept.values():
+        if result is raw(value):
+            return True
+    return False

@@ -14,6 +14,7 @@ __all__ = [
     "cuda_problem",
     "default_device",
     "device_of",
+    "has_cuda_array",
     "resolve_dtype",
     "synchronize",
     "to_device",
@@ -48,6 +49,12 @@ def array_module(*arrays):
     if cupy is not None and any(isinstance(array, cupy.ndarray) for array in arrays):
         return cupy
     return np
+
+
+def has_cuda_array(arrays) -> bool:
+    """Whether one of them is CuPy's (which costs nothing to ask where cupy was never imported)."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and any(isinstance(array, cupy.ndarray) for array in arrays)
 
 
 def device_of(array) -> str:

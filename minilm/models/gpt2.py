@@ -13,7 +13,7 @@ import numpy as np
 from minilm import nn, ops
 from minilm.autograd import Tensor
 from minilm.backend import Generator, array_module, to_device, to_numpy
-from minilm.nn.attention import KeyValueCache, attention_mask_arguments, join_heads, split_heads
+from minilm.nn.attention import KeyValueCache, attention_mask_arguments
 
 from .output import CausalLMOutput
 from .pretrained import Config, PretrainedModel
@@ -78,12 +78,12 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None):  # x: (B, T, C)
-        q, k, v = (split_heads(part, self.n_head) for part in ops.split(self.c_attn(x), 3, axis=2))
+        q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(self.c_attn(x), 3, axis=2))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         dropout = self.attn_pdrop if self.training else 0.0
         y = ops.scaled_dot_product_attention(q, k, v, causal=True, scale=self.scale, dropout_p=dropout, **mask)
-        return self.resid_dropout(self.c_proj(join_heads(y)))
+        return self.resid_dropout(self.c_proj(ops.join_heads(y)))
 
 
 class MLP(nn.Module):

@@ -1,7 +1,7 @@
 """Module and the layers."""
 
 from . import init
-from .attention import KeyValueCache, MultiHeadAttention, attention_mask_arguments, join_heads, split_heads
+from .attention import KeyValueCache, MultiHeadAttention, attention_mask_arguments
 from .layers import (
     ACTIVATIONS,
     Conv1D,
@@ -36,6 +36,4 @@ __all__ = [
     "attention_mask_arguments",
     "eval_mode",
     "init",
-    "join_heads",
-    "split_heads",
 ]

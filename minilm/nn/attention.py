@@ -10,18 +10,7 @@ from minilm.autograd import Tensor
 from .layers import Dropout, Linear
 from .module import Module
 
-__all__ = ["KeyValueCache", "MultiHeadAttention", "attention_mask_arguments", "join_heads", "split_heads"]
-
-
-def split_heads(x, n_head: int):
-    """(B, T, H D) to (B, H, T, D), without a copy."""
-    return x.reshape(*x.shape[:2], n_head, x.shape[2] // n_head).swapaxes(1, 2)
-
-
-def join_heads(x):
-    """(B, H, T, D) to (B, T, H D); without a copy for what the attention kernel returns."""
-    x = x.swapaxes(1, 2)
-    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+__all__ = ["KeyValueCache", "MultiHeadAttention", "attention_mask_arguments"]
 
 
 def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
@@ -135,8 +124,8 @@ class MultiHeadAttention(Module):
         if memory is not None and cache is not None:
             raise ValueError("a cache is for tokens that come one by one; keys and values of a memory are all there")
         source = x if memory is None else memory
-        q = split_heads(self.q_proj(x), self.n_head)
-        k, v = (split_heads(project(source), self.n_kv_head) for project in (self.k_proj, self.v_proj))
+        q = ops.split_heads(self.q_proj(x), self.n_head)
+        k, v = (ops.split_heads(project(source), self.n_kv_head) for project in (self.k_proj, self.v_proj))
         if cache is not None:
             k, v = cache.append(layer, k, v)
         out = ops.scaled_dot_product_attention(
@@ -147,7 +136,7 @@ class MultiHeadAttention(Module):
             dropout_p=self.attention_dropout if self.training else 0.0,
             **attention_mask_arguments(attention_mask, k.shape[0], k.shape[2]),
         )
-        return self.dropout(self.out_proj(join_heads(out)))
+        return self.dropout(self.out_proj(ops.join_heads(out)))
 
     def extra_repr(self) -> str:
         return (

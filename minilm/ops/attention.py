@@ -15,7 +15,30 @@ from .indexing import repeat
 from .linalg import matmul
 from .normalize import softmax
 
-__all__ = ["attention_weights", "scaled_dot_product_attention"]
+__all__ = ["attention_weights", "join_heads", "scaled_dot_product_attention", "split_heads"]
+
+
+@op(view=True)
+def split_heads(x: Array, n_head):
+    """(B, T, H D) to (B, H, T, D), the H = `n_head` heads side by side in the last axis; no copy."""
+    return x.reshape(*x.shape[:2], n_head, x.shape[2] // n_head).swapaxes(1, 2)
+
+
+@split_heads.gradient
+def _(g):
+    return join_heads(g)
+
+
+@op(view=True)
+def join_heads(x: Array):
+    """(B, H, T, D) to (B, T, H D), the reverse of `split_heads`; no copy of what the attention kernel returns."""
+    x = x.swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+@join_heads.gradient
+def _(g, x_shape):
+    return split_heads(g, x_shape[1])
 
 
 @op(keeps=("logsumexp",))
