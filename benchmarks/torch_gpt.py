@@ -60,5 +60,3 @@ class TorchGPT(nn.Module):
         decayed = [p for name, p in self.named_parameters() if p.ndim >= 2 and "wte" not in name and "wpe" not in name]
         others = [p for p in self.parameters() if not any(p is d for d in decayed)]
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-

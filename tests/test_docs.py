@@ -9,11 +9,11 @@ import pkgutil
 import re
 from pathlib import Path
 
+import minilm_kernels
 import numpy as np
 import pytest
 
 import minilm
-import minilm_kernels
 
 ROOT = Path(__file__).parent.parent
 

@@ -85,7 +85,4 @@ def is_aliased(result, g, kept: dict) -> bool:
         or (isinstance(g, tuple) and any(result is x for x in g))
     ):
         return True
-    for value in kept.values():
-        if result is raw(value):
-            return True
-    return False
+    return any(result is raw(value) for value in kept.values())

@@ -136,8 +136,8 @@ class TrainingProgress(Callback):
             self._prompt_ids[None],
             tokens or trainer.config.sample_tokens,
             do_sample=True,
-            temperature=0.8,
-            top_k=min(40, tokenizer.vocab_size),
+            temperature=0.7,
+            top_p=0.9,
             seed=self.config.seed,
         )
         text = tokenizer.decode(np.asarray(ids[0]), skip_special_tokens=True)

@@ -16,11 +16,17 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             preset="default",
             tokenizer="bpe",
-            vocab_size=2048,
-            model=ModelConfig(n_layer=4, n_head=4, n_embd=192, n_positions=256),
-            optim=OptimConfig(lr=2e-3, min_lr=1e-4, warmup_steps=50),
+            vocab_size=1024,
+            model=ModelConfig(n_layer=4, n_head=4, n_embd=128, n_positions=256),
+            optim=OptimConfig(lr=4e-3, min_lr=2e-4, warmup_steps=100),
             train=TrainConfig(
-                steps=600, batch_size=8, context=256, eval_interval=100, eval_batches=24, sample_prompt="def "
+                steps=1800,
+                batch_size=8,
+                context=128,
+                eval_interval=300,
+                eval_batches=64,
+                sample_tokens=128,
+                sample_prompt="def main(",
             ),
         ),
     ),

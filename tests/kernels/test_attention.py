@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from minilm_kernels import attention, attention_backward, implementations
 
 CPU = [entry.name for entry in implementations("attention", device="cpu")]
