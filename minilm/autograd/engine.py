@@ -199,7 +199,10 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
     """Runs the rules of one node and hands their gradients on."""
     operation = node.operation
     check_versions(node)
-    needs = [e is not None and (useful is None or _leads(e, useful, wanted)) for e in node.edges]
+    if useful is None:
+        needs = [e is not None for e in node.edges]
+    else:
+        needs = [e is not None and _leads(e, useful, wanted) for e in node.edges]
     g = output_gradient(node, gradients, create)
     tracer = state.trace
     token = tracer.start() if tracer is not None else None
@@ -218,7 +221,9 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
                 operation.require_rule(position)
             continue
         source, slot, shape, dtype = edge
-        aliased = is_aliased(result, g, node.kept) or any(result is other for other in results[:position])
+        aliased = is_aliased(result, g, node.kept) or (
+            position > 0 and any(result is other for other in results[:position])
+        )
         fitted = fit_to_input(operation, position, result, shape, dtype)
         if state.anomaly:
             check_gradient(node, position, fitted)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -170,7 +171,8 @@ class Operation:
                 if value is not given:  # rules see what the forward saw
                     args = tuple(value if other is given else other for other in args)
             arrays.append(value)
-        _check_devices(self, arrays)
+        if "cupy" in sys.modules:
+            _check_devices(self, arrays)
         if not wrapped:
             out = self._run(arrays, settings)
             return out[0] if self.keeps else out
