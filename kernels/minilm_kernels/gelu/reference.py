@@ -32,10 +32,11 @@ def gelu_backward(g, x, *, approximate):
 
 def _normal_cdf(x):
     """Phi(x) = (1 + erf(x / sqrt 2)) / 2."""
-    return 0.5 * (1 + _erf(x / math.sqrt(2)))
+    return 0.5 * (1 + erf_values(x / math.sqrt(2)))
 
 
-def _erf(x):
+def erf_values(x):
+    """The error function of an array's elements, in its dtype (what `minilm.ops.erf` computes, too)."""
     if array_module(x) is np:  # NumPy has no erf; Python's is exact, one number at a time
         return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
     from cupyx.scipy.special import erf
