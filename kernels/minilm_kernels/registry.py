@@ -16,7 +16,20 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["Implementation", "array_module", "call", "device_of", "implementations", "operations", "register"]
+__all__ = [
+    "Implementation",
+    "Refused",
+    "array_module",
+    "call",
+    "device_of",
+    "implementations",
+    "operations",
+    "register",
+]
+
+
+class Refused(ValueError):
+    """The implementation asked for, or any, doesn't take these arguments; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,8 @@ class Implementation:
     """One way to compute an operation.
 
     `device` is "any", "cpu" or "cuda"; `dtypes` names the dtypes of the first array that it takes (None: every one);
-    `limits(*args, **settings)` returns None where it can run and else the reason, as a sentence, why it can't.
+    `limits(*args, **settings)` returns None where it can run and else the reason, as a sentence, why it can't. One that
+    is not `automatic` runs only where it is asked for by name.
     """
 
     operation: str
@@ -33,6 +47,7 @@ class Implementation:
     dtypes: frozenset[str] | None
     function: Callable
     limits: Callable[..., str | None] | None
+    automatic: bool = True
 
     def refusal(self, args: tuple, settings: dict) -> str | None:
         """Why this implementation can't run on these arguments; None if it can."""
@@ -47,16 +62,20 @@ class Implementation:
 _registry: dict[str, dict[str, Implementation]] = {}
 
 
-def register(operation: str, *, name: str, device: str = "any", dtypes=None, limits=None) -> Callable:
+def register(
+    operation: str, *, name: str, device: str = "any", dtypes=None, limits=None, automatic: bool = True
+) -> Callable:
     """Decorator: makes a function an implementation of `operation` under `name`.
 
-    The name "reference" is the specification's; everything else is preferred to it, the last registered first.
+    The name "reference" is the specification's; everything else is preferred to it, the last registered first, except
+    what is not `automatic`: that is only run by name (`implementation="..."`), and tested and timed like the others.
     """
     if device not in ("any", "cpu", "cuda"):
         raise ValueError(f"device is 'any', 'cpu' or 'cuda', not {device!r}")
 
     def add(function: Callable) -> Callable:
-        entry = Implementation(operation, name, device, frozenset(dtypes) if dtypes else None, function, limits)
+        takes = frozenset(dtypes) if dtypes else None
+        entry = Implementation(operation, name, device, takes, function, limits, automatic)
         _registry.setdefault(operation, {})[name] = entry
         _candidates.cache_clear()
         return function
@@ -75,6 +94,7 @@ def implementations(operation: str, device: str | None = None) -> list[Implement
     """The implementations of `operation` (on `device`, if given), the reference last."""
     for target in ("cpu", "cuda") if device is None else (device,):
         _load(_folder(operation), target)
+    _load(_folder(operation), "ladder")
     if operation not in _registry:
         raise ValueError(f"no operation is named {operation!r}; there are: {', '.join(operations())}")
     return [entry for entry in _ordered(operation) if device is None or entry.device in ("any", device)]
@@ -112,10 +132,12 @@ def _first_array(args: tuple):
 @cache
 def _candidates(operation: str, implementation: str, device: str, dtype: np.dtype) -> tuple[Implementation, ...]:
     _load(_folder(operation), device)
+    if implementation not in ("auto", *_registry.get(operation, ())):
+        _load(_folder(operation), "ladder")
     return tuple(
         entry
         for entry in _ordered(operation)
-        if implementation in ("auto", entry.name)
+        if (entry.automatic if implementation == "auto" else implementation == entry.name)
         and entry.device in ("any", device)
         and (entry.dtypes is None or dtype.name in entry.dtypes)  # the name costs microseconds: asked once, here
     )
@@ -133,7 +155,7 @@ def _no_implementation(operation: str, implementation: str, args: tuple, setting
         return ValueError(f"{operation} has no implementation {implementation!r}; there are: 'auto', {names}")
     asked = [entry for entry in known if implementation in ("auto", entry.name)]
     reasons = "; ".join(f"{entry.name!r}: {entry.refusal(args, settings)}" for entry in asked)
-    return ValueError(f"{operation} can't run on these arguments. {reasons}")
+    return Refused(f"{operation} can't run on these arguments. {reasons}")
 
 
 def _folder(operation: str) -> str:
@@ -149,7 +171,10 @@ def _folders() -> tuple[str, ...]:
 
 @cache
 def _load(folder: str, device: str) -> None:
-    """Imports the modules of an operation that hold implementations for `device` (numba only when it is needed)."""
+    """Imports the modules of an operation that hold implementations for `device` (numba only when it is needed).
+
+    The steps of a "ladder", written to be read, are loaded as one more device: when somebody asks for all, or by name.
+    """
     if folder not in _folders():
         return
     for target in ("reference", device):

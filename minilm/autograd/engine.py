@@ -214,21 +214,18 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
         results = run_rules(node, g, needs, create)
     if tracer is not None:
         tracer.backward(node, token)
-    for position, result in enumerate(results):
-        edge = node.edges[position]
+    for position, edge in enumerate(node.edges):
+        result = results[position]
         if result is None or edge is None:
             if needs[position]:
                 operation.require_rule(position)
             continue
         source, slot, shape, dtype = edge
-        aliased = is_aliased(result, g, node.kept) or (
-            position > 0 and any(result is other for other in results[:position])
-        )
         fitted = fit_to_input(operation, position, result, shape, dtype)
         if state.anomaly:
             check_gradient(node, position, fitted)
-        key = id(source) if isinstance(source, Tensor) else (id(source), slot)
-        contribute(sums, key, fitted, fitted is not result or not aliased, create)
+        owned = fitted is not result or not is_aliased(result, g, node.kept, results[:position])
+        contribute(sums, id(source) if isinstance(source, Tensor) else (id(source), slot), fitted, owned, create)
 
 
 def _through_composition(node: Node, g, needs: list[bool]) -> list:

@@ -28,15 +28,24 @@ def output_gradient(node: Node, gradients: list, create: bool):
 
 def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
     """The gradients of the inputs that need one, None for the others, by the operation's rules."""
-    operation = node.operation
-    results: list = [None] * len(node.edges)
+    operation, kept = node.operation, node.kept
+    results: list = [None] * len(needs)
     if not operation.rules:
         raise RuntimeError(f"{operation.name} has no gradient; use it on detached tensors, or give it a rule")
     for rule in operation.rules:
-        positions = range(len(node.edges)) if operation.variadic else rule.positions
-        if not any(needs[p] for p in positions):
+        positions = range(len(needs)) if operation.variadic else rule.positions
+        for position in positions:
+            if needs[position]:
+                break
+        else:
             continue
-        values = [_rule_value(node, name, rule, positions, needs, create) for name in rule.wants]
+        values = []
+        for name in rule.wants:
+            value = kept.get(name)
+            if isinstance(value, Tensor) and not create:  # nearly always
+                values.append(value._data)
+            else:
+                values.append(_rule_value(node, name, rule, positions, needs, create))
         out = rule(g, values)
         out = out if isinstance(out, (tuple, list)) else (out,)
         if len(out) != len(positions):

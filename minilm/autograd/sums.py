@@ -50,7 +50,7 @@ def contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
 def fit_to_input(operation: Operation, position: int, gradient, shape: tuple, dtype):
     """The gradient of an input in its shape and dtype: broadcasting undone, or an error that says what is off."""
     gradient = as_array(gradient)
-    if gradient.shape == shape and gradient.dtype == dtype:
+    if gradient.shape == shape and (gradient.dtype is dtype or gradient.dtype == dtype):
         return gradient
     if not isinstance(gradient, Placed) and gradient.shape != shape:
         gradient = _unbroadcast(operation, position, gradient, shape)
@@ -77,14 +77,14 @@ def _unbroadcast(operation: Operation, position: int, gradient, shape: tuple):
     return gradient.sum(axis=axes).reshape(shape) if axes else gradient.reshape(shape)
 
 
-def is_aliased(result, g, kept: dict) -> bool:
-    """Whether somebody else may see this array: it is `g`, or a view, or was kept for the rule."""
+def is_aliased(result, g, kept: dict, others: list) -> bool:
+    """Whether somebody else may see this array: it is `g`, or a view, was kept for the rule or is one of `others`."""
     if isinstance(result, (Tensor, Placed)):
         return False
-    if (
-        getattr(result, "base", None) is not None
-        or result is g
-        or (isinstance(g, tuple) and any(result is x for x in g))
-    ):
+    if getattr(result, "base", None) is not None or result is g:
         return True
-    return any(result is raw(value) for value in kept.values())
+    for group in (others, kept.values(), g if isinstance(g, tuple) else ()):
+        for value in group:
+            if result is value or (isinstance(value, Tensor) and result is value._data):
+                return True
+    return False

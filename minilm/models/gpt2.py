@@ -78,12 +78,16 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None):  # x: (B, T, C)
-        q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(self.c_attn(x), 3, axis=2))
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
         dropout = self.attn_pdrop if self.training else 0.0
-        y = ops.scaled_dot_product_attention(q, k, v, causal=True, scale=self.scale, dropout_p=dropout, **mask)
-        return self.resid_dropout(self.c_proj(ops.join_heads(y)))
+        settings = {"causal": True, "scale": self.scale, "dropout_p": dropout, **mask}
+        qkv = self.c_attn(x)
+        if cache is None:
+            y = ops.packed_self_attention(qkv, self.n_head, **settings)
+        else:
+            q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(qkv, 3, axis=2))
+            k, v = cache.append(self.layer, k, v)
+            y = ops.join_heads(ops.scaled_dot_product_attention(q, k, v, **settings))
+        return self.resid_dropout(self.c_proj(y))
 
 
 class MLP(nn.Module):

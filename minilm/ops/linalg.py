@@ -7,7 +7,7 @@ import string
 
 import numpy as np
 
-from minilm.autograd import Array, op
+from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module, as_array
 
 from .reductions import sum
@@ -81,21 +81,26 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
 
 
 @linear.gradient("x")
-def _(g, weight, layout):
-    return matmul(g, weight if layout == "oi" else weight.swapaxes(0, 1))
+def _(g, weight, x_shape, layout):
+    return _times(_rows(g), weight if layout == "oi" else weight.swapaxes(0, 1)).reshape(x_shape)
 
 
 @linear.gradient("weight")
 def _(g, x, layout):
     g, x = _rows(g), _rows(x)
-    return matmul(g.swapaxes(0, 1), x) if layout == "oi" else matmul(x.swapaxes(0, 1), g)
+    return _times(g.swapaxes(0, 1), x) if layout == "oi" else _times(x.swapaxes(0, 1), g)
 
 
 @linear.gradient("bias")
 def _(g):
     rows = _rows(g)
     ones = array_module(getattr(rows, "_data", rows)).ones(rows.shape[0], rows.dtype)
-    return matmul(ones, rows)  # the sum over rows, by BLAS on all cores
+    return _times(ones, rows)  # the sum over rows, by BLAS on all cores
+
+
+def _times(a, b):
+    """a @ b: on the tape while the gradient is to be differentiated itself, else at once."""
+    return matmul(a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else _product(a, b)
 
 
 @op

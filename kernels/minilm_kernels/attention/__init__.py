@@ -37,7 +37,7 @@ def attention(q, k, v, *, causal=False, scale=None, key_lengths=None, implementa
 
 
 def attention_backward(
-    g, q, k, v, out, logsumexp, *, causal=False, scale=None, key_lengths=None, implementation="auto"
+    g, q, k, v, out, logsumexp, *, causal=False, scale=None, key_lengths=None, into=None, implementation="auto"
 ):
     """The gradients of `attention` with respect to q, k and v, for the gradient g of its output.
 
@@ -45,8 +45,8 @@ def attention_backward(
         dq = scale * dS k                     dk = scale * dS^T q                  dv = P^T g
 
     g and out are shaped like q; `logsumexp` and `out` are what `attention` returned for the same q, k, v and settings.
-    The weights P are computed again, tile by tile, instead of being kept. Returns (dq, dk, dv), shaped like q, k and v.
-    Raises as `attention` does.
+    The weights P are computed again, tile by tile, instead of being kept. Returns (dq, dk, dv), shaped like q, k and v:
+    new arrays, or the three given in `into`, which may be parts of one. Raises as `attention` does.
 
     >>> import numpy as np
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 4, 8), dtype=np.float32)
@@ -59,6 +59,8 @@ def attention_backward(
     checks.matches("g", g, q.shape, q.dtype)
     checks.matches("out", out, q.shape, q.dtype)
     checks.matches("logsumexp", logsumexp, q.shape[:3], q.dtype)
+    for name, array, like in zip(("dq", "dk", "dv"), into or (), (q, k, v)):
+        checks.matches(f"{name} in into", array, like.shape, q.dtype)
     return registry.call(
         "attention_backward",
         implementation,
@@ -66,6 +68,7 @@ def attention_backward(
         causal=bool(causal),
         scale=scale,
         key_lengths=key_lengths,
+        into=into,
     )
 
 

@@ -35,16 +35,20 @@ def attention(q, k, v, *, causal, scale, key_lengths):
 
 
 @register("attention_backward", name="cpu", device="cpu", dtypes={"float32"})
-def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths):
+def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths, into):
     (B, H, T, D), (_, Hk, S, _) = q.shape, k.shape
-    dq, dk, dv = _like(q), _like(k), _like(v)
+    given = into or (_like(q), _like(k), _like(v))
+    dq, dk, dv = (x if _is_dense(x) else np.empty(x.shape, np.float32) for x in given)
     n_threads = _threads(B * H * T * S * D) if B * Hk > 1 else 1
     _backward()(
         n_threads,
         *(_dense(g), _dense(q), _dense(k), _dense(v), _lengths(key_lengths, B, S), causal, np.float32(scale)),
         *(np.zeros(1, np.int64), _dense(out), np.ascontiguousarray(logsumexp), dq, dk, dv),
     )
-    return dq, dk, dv
+    for array, gradient in zip(given, (dq, dk, dv)):
+        if array is not gradient:
+            array[...] = gradient
+    return given
 
 
 def _threads(work):
@@ -59,7 +63,11 @@ def _like(x):
 
 def _dense(x):
     """`x` itself if the elements of a row lie side by side, as vector loads need it, else a copy."""
-    return x if x.strides[3] == 4 and x.flags.aligned else np.ascontiguousarray(x)
+    return x if _is_dense(x) else np.ascontiguousarray(x)
+
+
+def _is_dense(x):
+    return x.strides[3] == 4 and x.flags.aligned
 
 
 def _lengths(key_lengths, B, S):

@@ -25,7 +25,7 @@ def attention(q, k, v, *, causal, scale, key_lengths):
 
 
 @register("attention_backward", name="reference")
-def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths):
+def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths, into):
     xp, Hk = array_module(q), k.shape[1]
     g, queries, out = _by_key_head(g, Hk), _by_key_head(q, Hk), _by_key_head(out, Hk)
     scores = _masked_scores(q, k, causal, scale, key_lengths)
@@ -35,7 +35,11 @@ def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths
     dq = (d_scores @ k[:, :, None]).reshape(q.shape)
     dk = (d_scores.swapaxes(-1, -2) @ queries).sum(axis=2)
     dv = (weights.swapaxes(-1, -2) @ g).sum(axis=2)
-    return dq, dk, dv
+    if into is None:
+        return dq, dk, dv
+    for array, gradient in zip(into, (dq, dk, dv)):
+        array[...] = gradient
+    return into
 
 
 def _masked_scores(q, k, causal, scale, key_lengths):
