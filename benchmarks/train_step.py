@@ -105,9 +105,9 @@ def torch_step(shape: dict):
 
 def worker(connection, library: str, shape: dict) -> None:
     """Runs steps as asked: a number comes in, (losses, seconds of each step, peak bytes) goes back."""
-    from minilm.backend import peak_memory
-
     step = {"minilm": our_step, "torch": torch_step}[library](shape)
+    from minilm.backend import peak_memory  # after torch, whose threads so have the settings that they have alone
+
     source = batches(shape)
     while (count := connection.recv()) is not None:
         losses, seconds = [], []

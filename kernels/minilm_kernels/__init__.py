@@ -16,34 +16,62 @@ This package imports nothing of `minilm` and is useful without it.
 # Python binds a folder's module once, at its first import: `minilm_kernels.attention` is the function from here on.
 # They are light: an implementation, and Numba with it, is imported when an operation first runs.
 from .adamw import adamw
+from .add_layer_norm import add_layer_norm, add_layer_norm_backward
+from .add_rms_norm import add_rms_norm, add_rms_norm_backward
 from .attention import attention, attention_backward
 from .cross_entropy import cross_entropy, cross_entropy_backward
+from .cross_entropy_with_gradient import cross_entropy_with_gradient
+from .dequantize import dequantize
 from .dropout import dropout
 from .embedding import embedding_backward
 from .gelu import gelu, gelu_backward
 from .global_norm import global_norm
+from .lamb import lamb
 from .layer_norm import layer_norm, layer_norm_backward
+from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_backward
+from .quantize import quantize
+from .quantized_matmul import quantized_matmul
 from .registry import implementations, operations
 from .rms_norm import rms_norm, rms_norm_backward
+from .rotary import rotary, rotary_backward
 from .softmax import softmax, softmax_backward
+from .swiglu import swiglu, swiglu_backward
+from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "adamw",
+    "add_layer_norm",
+    "add_layer_norm_backward",
+    "add_rms_norm",
+    "add_rms_norm_backward",
     "attention",
     "attention_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "cross_entropy_with_gradient",
+    "dequantize",
     "dropout",
     "embedding_backward",
     "gelu",
     "gelu_backward",
+    "get_num_threads",
     "global_norm",
     "implementations",
+    "lamb",
     "layer_norm",
     "layer_norm_backward",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
     "operations",
+    "quantize",
+    "quantized_matmul",
     "rms_norm",
     "rms_norm_backward",
+    "rotary",
+    "rotary_backward",
+    "set_num_threads",
     "softmax",
     "softmax_backward",
+    "swiglu",
+    "swiglu_backward",
 ]

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .jit import jit
 
-__all__ = ["CHUNK", "ArrayTable", "chunk_of"]
+__all__ = ["CHUNK", "ArrayTable", "chunk_of", "pointer"]
 
 # Elements a thread works on at a time: some arrays of them fit the second cache; 3,800 chunks in 124 million elements.
 CHUNK = 32768
@@ -48,7 +48,7 @@ def _address(array):
 
 
 @intrinsic
-def _pointer(typingctx, address):
+def pointer(typingctx, address):
     """An integer as the pointer that it is."""
 
     def codegen(context, builder, signature, args):
@@ -62,4 +62,4 @@ def chunk_of(addresses, sizes, owner, first, chunk, like):
     """Chunk number `chunk` of the column with these `addresses`, as a vector of the dtype of `like`."""
     array, start = owner[chunk], first[chunk]
     count = min(CHUNK, sizes[array] - start)
-    return numba.carray(_pointer(np.int64(addresses[array] + start * like.itemsize)), count, like.dtype)
+    return numba.carray(pointer(np.int64(addresses[array] + start * like.itemsize)), count, like.dtype)

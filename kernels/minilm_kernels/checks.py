@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["has_columns", "is_floating", "is_integer", "matches"]
+__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches"]
 
 
 def is_floating(name: str, array) -> None:
@@ -32,6 +32,40 @@ def matches(name: str, array, shape: tuple[int, ...], dtype) -> None:
         raise TypeError(f"{name} is {array.dtype}; expected {dtype} like the others: use {name}.astype('{dtype}')")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+
+
+def is_step(step: int, betas: tuple[float, float]) -> None:
+    """ValueError unless an optimiser's steps are counted from 1 and its two means forget."""
+    if step < 1:
+        raise ValueError(f"step is {step}; steps are counted from 1")
+    if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
+        raise ValueError(f"betas are {betas}; expected two numbers in [0, 1)")
+
+
+def are_alike(lists: dict[str, list], *, read_only: tuple[str, ...] = ()) -> None:
+    """ValueError or TypeError unless the lists have one length, and their arrays at each place one shape.
+
+    All arrays must have one dtype and be contiguous, and writeable but for those of the lists in `read_only`.
+    """
+    if len({len(arrays) for arrays in lists.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(arrays)}" for name, arrays in lists.items())
+        raise ValueError(f"expected lists of one length, one array for each parameter; got {lengths}")
+    first, leaders = next(iter(lists.items()))
+    if len(leaders) == 0:
+        return
+    is_floating(f"{first}[0]", leaders[0])
+    dtype = leaders[0].dtype
+    for i, leader in enumerate(leaders):
+        shape = leader.shape
+        for name, arrays in lists.items():
+            array = arrays[i]
+            if array.shape != shape or array.dtype != dtype:
+                matches(f"{name}[{i}]", array, shape, dtype)
+            flags = array.flags
+            if not flags.c_contiguous:
+                raise ValueError(f"{name}[{i}] is not C-contiguous, and is not copied: make it contiguous")
+            if name not in read_only and not getattr(flags, "writeable", True):  # CuPy has no read-only arrays
+                raise ValueError(f"{name}[{i}] is read-only, and is to be updated in place: copy it first")
 
 
 def _dtype(name: str, array):

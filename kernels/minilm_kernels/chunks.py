@@ -10,7 +10,7 @@ import numpy as np
 
 from .jit import jit
 
-__all__ = ["PARTS", "SERIAL_BELOW", "bounds", "contiguous_rows"]
+__all__ = ["PARTS", "SERIAL_BELOW", "bounds", "contiguous_rows", "parts_for"]
 
 PARTS = 64
 # Elements below which one thread is done before a second, woken from its sleep (20 microseconds), would have helped.
@@ -22,6 +22,11 @@ def bounds(part, parts, n):
     """First and one past last of part number `part` when `n` items are cut into `parts` nearly equal parts."""
     part = np.int64(part)
     return part * n // parts, (part + 1) * n // parts
+
+
+def parts_for(work: int) -> int:
+    """Into how many parts to cut work on so many elements: one, which starts no thread, where they are few."""
+    return PARTS if work >= SERIAL_BELOW else 1
 
 
 def contiguous_rows(array: np.ndarray) -> np.ndarray:

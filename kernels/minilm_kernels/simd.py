@@ -8,8 +8,6 @@ A loop over a register tile of such values reaches what a BLAS reaches; Numba's 
 emitted is LLVM's `<8 x float>`, nothing of one maker's: AVX holds it in one register, SSE and Arm's NEON in two, and
 where there is no fused multiply-add LLVM multiplies and adds. Offsets are not checked. Arrays may have any layout:
 `load` and `store` go by the address of element [0, ..., 0] alone, so the lanes must lie next to each other.
-
-Numba's disk cache does not see an edit of this file: delete `__pycache__` in the folders of the kernels using it.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ __all__ = [
     "fetch_add",
     "first_lanes",
     "fma",
+    "from_lane",
     "load",
     "max_lanes",
     "maximum",
@@ -153,6 +152,19 @@ def first_lanes(typingctx, x, count, fill):
         x, count, fill = args
         counts = _splat(builder, builder.trunc(count, _INT))
         kept = builder.icmp_signed("<", ir.Constant(_INT_VECTOR, list(range(LANES))), counts)
+        return builder.select(kept, x, _splat(builder, fill))
+
+    return _float32x8(_float32x8, types.intp, types.float32), codegen
+
+
+@intrinsic
+def from_lane(typingctx, x, start, fill):
+    """The lanes of `x` from `start` on (all if negative), and the scalar `fill` in those before."""
+
+    def codegen(context, builder, signature, args):
+        x, start, fill = args
+        starts = _splat(builder, builder.trunc(start, _INT))
+        kept = builder.icmp_signed(">=", ir.Constant(_INT_VECTOR, list(range(LANES))), starts)
         return builder.select(kept, x, _splat(builder, fill))
 
     return _float32x8(_float32x8, types.intp, types.float32), codegen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .operation import Operation, as_array, raw
+from .operation import Operation, as_array
 from .placed import Placed
 from .tensor import Tensor
 

@@ -29,6 +29,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
+    from minilm_kernels.threads import available_cores
+
     from minilm import __version__, backend
     from minilm.training import matrix_rate
 
@@ -36,10 +38,11 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for package in _PACKAGES:
         yield package, _version(package)
-    yield "cpu", f"{_processor()}, {_usable_cores()} of {os.cpu_count()} cores usable"
+    yield "cpu", f"{_processor()}, {available_cores()} of {os.cpu_count()} cores usable"
     yield "memory", _memory()
-    yield "numba", _numba_threads()
+    yield "threads", _threads()
     yield "blas", _blas()
+    yield "compiled code", _compiled()
     yield "sgemm", f"{matrix_rate('cpu') / 1e9:,.0f} GFLOP/s (float32 matrix product, 1024 wide)"
     problem = backend.cuda_problem()
     yield "cuda", f"not usable: {problem}" if problem else _gpus()
@@ -62,10 +65,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _memory() -> str:
     try:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
@@ -73,21 +72,25 @@ def _memory() -> str:
         return "unknown"
 
 
-def _numba_threads() -> str:
-    import numba
+def _threads() -> str:
+    from minilm_kernels import get_num_threads, pool
 
-    return f"{numba.get_num_threads()} threads (NUMBA_NUM_THREADS sets them)"
+    count = get_num_threads()
+    shared = "one pool for kernels and BLAS" if pool.shares_with_blas() else "kernels and BLAS have a pool each"
+    return f"{count} of {pool.SIZE} ({shared}; --threads N or OMP_NUM_THREADS sets them)"
 
 
 def _blas() -> str:
     import numpy as np
 
     library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    threads = next((f"{name}={os.environ[name]}" for name in _THREAD_VARIABLES if name in os.environ), "all cores")
-    return f"{library.get('name', 'unknown')} {library.get('version', '')}, {threads}"
+    return f"{library.get('name', 'unknown')} {library.get('version', '')}"
 
 
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+def _compiled() -> str:
+    from minilm_kernels.cache import folder
+
+    return folder() or "not kept: no folder can be written to (NUMBA_CACHE_DIR names one)"
 
 
 def _gpus() -> str:

@@ -10,29 +10,35 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-# Each is a module beside this one with run(arguments) -> exit status.
+# Each is a module beside this one, its name with _ for -, with run(arguments) -> exit status.
 VERBS = {
     "train": "train a model on text; with no argument, on the Python standard library's source",
     "generate": "write text with a trained model",
     "check": "verify on a trained model what must be true of every language model",
     "info": "show versions, devices and the machine's speed",
+    "bench": "check, time and plot the kernels beside one another and beside torch",
+    "check-kernel": "verify a kernel of your own against the float64 reference",
 }
 
 _HELP = """minilm: a transformer library from scratch, on NumPy or CuPy arrays
 
-usage: minilm VERB [options]
+usage: minilm [--threads N] VERB [options]
 
 {verbs}
 
+--threads N, before or after the verb, computes on N threads instead of OMP_NUM_THREADS or one for each usable core.
 `minilm VERB --help` shows a verb's options, `minilm --version` the version. To begin: minilm train
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 1 for an error, 2 for a wrong command line, 130 for Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        arguments, threads = _without_threads(list(sys.argv[1:] if arguments is None else arguments))
+    except ValueError as error:
+        return _error(str(error), 2)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_HELP.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())), end="")
+        print(_HELP.format(verbs="\n".join(f"  {verb:<13} {what}" for verb, what in VERBS.items())), end="")
         return 0
     verb = arguments.pop(0)
     if verb == "--version":
@@ -45,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(VERBS)}"
         return _error(f"there is no verb {verb!r}; {hint}", 2)
     try:
+        _set_threads(threads)
+    except ValueError as error:
+        return _error(str(error), 2)
+    try:
         return _run(verb, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -54,11 +64,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
+def _without_threads(arguments: list[str]) -> tuple[list[str], int | None]:
+    """The command line without `--threads N` or `--threads=N`, and N: it is every verb's, and is known before them."""
+    rest, count = [], None
+    words = iter(arguments)
+    for word in words:
+        if word != "--threads" and not word.startswith("--threads="):
+            rest.append(word)
+            continue
+        given = word.partition("=")[2] if "=" in word else next(words, "nothing")
+        if not given.isdecimal() or int(given) < 1:
+            raise ValueError(f"--threads takes a number of threads, 1 or more; {given} was given")
+        count = int(given)
+    return rest, count
+
+
+def _set_threads(count: int | None) -> None:
+    from minilm_kernels import set_num_threads
+    from minilm_kernels.threads import requested
+
+    if count is not None:
+        set_num_threads(count)
+    else:
+        requested()  # raises if the variable OMP_NUM_THREADS is no number
+
+
 def _run(verb: str, arguments: list[str]) -> int:
     from .errors import user_errors
 
     try:
-        return importlib.import_module(f"minilm.cli.{verb}").run(arguments)
+        return importlib.import_module(f"minilm.cli.{verb.replace('-', '_')}").run(arguments)
     except BrokenPipeError:
         raise
     except user_errors() as error:

@@ -4,6 +4,8 @@ from .activations import *
 from .activations import __all__ as _activations
 from .attention import *
 from .attention import __all__ as _attention
+from .attention_weights import *
+from .attention_weights import __all__ as _attention_weights
 from .compare import *
 from .compare import __all__ as _compare
 from .dropout import *
@@ -21,12 +23,14 @@ from .normalize import *
 from .normalize import __all__ as _normalize
 from .reductions import *
 from .reductions import __all__ as _reductions
+from .rotary import *
+from .rotary import __all__ as _rotary
 from .shape import *
 from .shape import __all__ as _shape
 
 _install()
 
 __all__ = sorted(
-    _activations + _attention + _compare + _dropout + _elementwise + _indexing + _linalg + _loss + _normalize
-    + _reductions + _shape
+    _activations + _attention + _attention_weights + _compare + _dropout + _elementwise + _indexing + _linalg
+    + _loss + _normalize + _reductions + _rotary + _shape
 )  # fmt: skip

@@ -9,7 +9,7 @@ from minilm.backend import array_module
 
 from .elementwise import erf, tanh
 
-__all__ = ["gelu", "relu", "sigmoid", "silu", "softplus"]
+__all__ = ["gelu", "relu", "sigmoid", "silu", "softplus", "swiglu"]
 
 
 @op
@@ -79,3 +79,22 @@ def _(x, approximate):
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))  # sqrt(2 / pi)
     return 0.5 * x * (1 + erf(x * 0.7071067811865476))
+
+
+@op
+def swiglu(gate: Array, up: Array):
+    """silu(gate) * up, the gated linear unit of LLaMA's feed-forward layers (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    gate and up have one shape.
+    """
+    return kernels.swiglu(gate, up)
+
+
+@swiglu.gradient
+def _(g, gate, up):
+    return kernels.swiglu_backward(g, gate, up)
+
+
+@swiglu.composition
+def _(gate, up):
+    return silu(gate) * up

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import minilm_kernels as kernels
 
-from minilm.autograd import Array, op
+from minilm.autograd import Array, Tensor, is_grad_enabled, op
 from minilm.backend import array_module
 
 from .elementwise import where
 from .indexing import gather
+from .linalg import linear
 from .normalize import log_softmax
 from .reductions import mean, sum
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "linear_cross_entropy"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -31,10 +32,7 @@ def _cross_entropy(logits: Array, targets, ignore_index, label_smoothing, reduct
 
 @_cross_entropy.gradient
 def _(g, logits, logsumexp, targets, ignore_index, label_smoothing, reduction):
-    xp = array_module(logits)
-    if reduction == "mean":
-        g = g / _counted(targets, ignore_index)
-    each = xp.ascontiguousarray(xp.broadcast_to(g, targets.shape).reshape(-1))
+    each = _each(g, targets, ignore_index, reduction, logits.dtype)
     rows = logits.reshape(-1, logits.shape[-1])
     dlogits = kernels.cross_entropy_backward(
         each, rows, targets.reshape(-1), logsumexp, ignore_index=ignore_index, label_smoothing=label_smoothing
@@ -68,15 +66,91 @@ def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: fl
     `label_smoothing` s the target distribution is 1 - s on the target plus s / V on every class. `reduction` is
     "mean", "sum" or "none". Raises ValueError for a target out of range.
     """
+    targets = _checked(logits, "logits", targets, label_smoothing, reduction)
+    return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
+
+
+@op(keeps=("dx", "dweight", "dbias"))
+def _linear_cross_entropy(
+    x: Array, weight: Array, bias: Array, targets, ignore_index, label_smoothing, reduction, chunk, ahead
+):
+    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
+    if ahead:
+        settings["g"] = _each(1.0, targets, ignore_index, reduction, x.dtype)
+    losses, _, *gradients = kernels.linear_cross_entropy(rows, weight, flat, **settings)
+    dx, dweight, dbias = gradients or (None, None, None)
+    if reduction == "none":
+        return losses.reshape(targets.shape), dx, dweight, dbias
+    total = losses.sum()
+    return total if reduction == "sum" else total / _counted(targets, ignore_index), dx, dweight, dbias
+
+
+@_linear_cross_entropy.gradient
+def _(g, x, weight, bias, dx, dweight, dbias, targets, ignore_index, label_smoothing, reduction, chunk):
+    if dx is None:
+        each = _each(g, targets, ignore_index, reduction, x.dtype)
+        settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
+        rows = x.reshape(-1, x.shape[-1])
+        dx, dweight, dbias = kernels.linear_cross_entropy_backward(each, rows, weight, targets.reshape(-1), **settings)
+    elif g != 1:
+        dx, dweight, dbias = (None if array is None else array * g for array in (dx, dweight, dbias))
+    return dx.reshape(x.shape), dweight, dbias
+
+
+@_linear_cross_entropy.composition
+def _(x, weight, bias, targets, ignore_index, label_smoothing, reduction, chunk, ahead):
+    return cross_entropy(linear(x, weight, bias), targets, ignore_index, label_smoothing, reduction)
+
+
+def _each(g, targets, ignore_index, reduction, dtype):
+    """The gradient (N,) of each row's loss where that of the reduced one is `g`."""
+    xp = array_module(targets)
+    if reduction == "mean":
+        g = g / _counted(targets, ignore_index)
+    return xp.ascontiguousarray(xp.broadcast_to(xp.asarray(g, dtype), targets.shape).reshape(-1))
+
+
+def linear_cross_entropy(
+    x,
+    weight,
+    targets,
+    bias=None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    chunk: int | None = None,
+):
+    """cross_entropy(linear(x, weight, bias), targets), without ever holding the logits of more than `chunk` rows.
+
+    x (..., C), weight (V, C), bias (V,) or None, targets (...) integers 0..V-1; the settings are `cross_entropy`'s.
+    What a model with a large vocabulary needs most of its memory for, its logits and their gradient, is not there;
+    None lets the kernel choose `chunk`. Where gradients are wanted and `reduction` is "mean" or "sum", they are made
+    in the forward pass, while a chunk's logits are there (Hsu et al. 2024, https://arxiv.org/abs/2410.10989); with
+    "none" the backward pass computes the logits again. Raises ValueError for a target out of range.
+
+    >>> import numpy as np
+    >>> linear_cross_entropy(np.zeros((5, 3), np.float32), np.zeros((4, 3), np.float32), np.arange(5) % 4).round(4)
+    np.float32(1.3863)
+    """
+    targets = _checked(x, "x", targets, label_smoothing, reduction)
+    wanted = is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in (x, weight, bias))
+    ahead = wanted and reduction != "none"
+    return _linear_cross_entropy(x, weight, bias, targets, ignore_index, label_smoothing, reduction, chunk, ahead)
+
+
+def _checked(x, name, targets, label_smoothing, reduction):
+    """The targets as an array; ValueError unless they fit `x` and the settings are what they can be."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing lies between 0 and 1; got {label_smoothing}")
     targets = getattr(targets, "_data", targets)
     targets = array_module(targets).asarray(targets)
-    if tuple(logits.shape[:-1]) != targets.shape:
+    if tuple(x.shape[:-1]) != targets.shape:
         raise ValueError(
-            f"cross_entropy needs one target for each row of logits: logits {tuple(logits.shape)} fit targets "
-            f"{tuple(logits.shape[:-1])}, got {targets.shape}"
+            f"cross_entropy needs one target for each row of {name}: {name} {tuple(x.shape)} fit targets "
+            f"{tuple(x.shape[:-1])}, got {targets.shape}"
         )
-    return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
+    return targets

@@ -10,13 +10,16 @@ from minilm.backend import array_module
 from .elementwise import sqrt
 from .reductions import logsumexp, mean, sum, var
 
-__all__ = ["layer_norm", "log_softmax", "rms_norm", "softmax"]
+__all__ = ["add_layer_norm", "add_rms_norm", "layer_norm", "log_softmax", "rms_norm", "softmax"]
 
 
 @op
-def softmax(x: Array, axis=-1):
-    """exp(x) / sum(exp(x)): weights along `axis` that sum to one; a row that is -inf throughout gives zeros."""
-    return kernels.softmax(x, axis=axis)
+def softmax(x: Array, axis=-1, mask=None):
+    """exp(x) / sum(exp(x)): weights along `axis` that sum to one; a row that is -inf throughout gives zeros.
+
+    Where `mask`, booleans that broadcast to x's shape, is False the weight is 0; a row masked whole gives zeros, too.
+    """
+    return kernels.softmax(x, axis=axis, mask=mask)
 
 
 @softmax.gradient
@@ -71,3 +74,45 @@ def _(g, x, weight, rstd, needs):
 def _(x, weight, eps):
     y = x / sqrt(mean(x * x, -1, True) + eps)
     return y if weight is None else y * weight
+
+
+@op(keeps=("mean", "rstd"))
+def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array = None, eps=1e-5):
+    """layer_norm(x + residual) and x + residual, in one pass: what lies between two sublayers of a transformer.
+
+    x and residual (..., C) of one shape; weight and bias (C,) or None. Returns (normalised, total).
+    """
+    y, total, mean, rstd = kernels.add_layer_norm(x, residual, weight, bias, eps=eps)
+    return (y, total), mean, rstd
+
+
+@add_layer_norm.gradient
+def _(g, y, weight, mean, rstd, needs):
+    wanted = needs[0] or needs[1], needs[2], needs[3]
+    dx, dweight, dbias = kernels.add_layer_norm_backward(*g, y[1], weight, mean, rstd, needs=wanted)
+    return dx, dx, dweight, dbias
+
+
+@add_layer_norm.composition
+def _(x, residual, weight, bias, eps):
+    total = x + residual
+    return layer_norm(total, weight, bias, eps), total
+
+
+@op(keeps=("rstd",))
+def add_rms_norm(x: Array, residual: Array, weight: Array = None, eps=1e-6):
+    """rms_norm(x + residual) and x + residual, in one pass; shapes and result as `add_layer_norm`'s."""
+    y, total, rstd = kernels.add_rms_norm(x, residual, weight, eps=eps)
+    return (y, total), rstd
+
+
+@add_rms_norm.gradient
+def _(g, y, weight, rstd, needs):
+    dx, dweight = kernels.add_rms_norm_backward(*g, y[1], weight, rstd, needs=(needs[0] or needs[1], needs[2]))
+    return dx, dx, dweight
+
+
+@add_rms_norm.composition
+def _(x, residual, weight, eps):
+    total = x + residual
+    return rms_norm(total, weight, eps), total

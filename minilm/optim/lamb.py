@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilm import backend
+import minilm_kernels
 
 from . import settings
 from .optimizer import Batch, Optimizer
@@ -59,28 +59,17 @@ class LAMB(Optimizer):
         settings.flag("always_adapt", group["always_adapt"])
 
     def update(self, group: dict, batch: Batch, grad_scale: float) -> None:
-        lr, weight_decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
-        adapt = weight_decay > 0 or group["always_adapt"]
-        scale = 1 / (1 - beta1**batch.step)
-        root_scale = 1 / (1 - beta2**batch.step) ** 0.5
-        for p, g, m, v in zip(batch.params, batch.grads, batch.arrays["exp_avg"], batch.arrays["exp_avg_sq"]):
-            xp = backend.array_module(p)
-            g = g * grad_scale
-            m *= beta1
-            m += (1 - beta1) * g
-            v *= beta2
-            v += (1 - beta2) * g * g
-            u = m * scale / (xp.sqrt(v) * root_scale + group["eps"])
-            if weight_decay:
-                u += weight_decay * p
-            if adapt:
-                u *= _trust_ratio(xp, p, u, group["max_weight_norm"])
-            p -= lr * u
-
-
-def _trust_ratio(xp, p, u, max_weight_norm: float | None):
-    """phi(|p|) / |u| as an array without axes, of the parameter's dtype: on a GPU it never has to come to the host."""
-    weight, update = (xp.sqrt(xp.square(array).sum(dtype=xp.float64)) for array in (p, u))
-    phi = weight if max_weight_norm is None else xp.minimum(weight, max_weight_norm)
-    ratio = xp.where((weight > 0) & (update > 0), phi / xp.where(update > 0, update, 1.0), 1.0)
-    return ratio.astype(p.dtype)
+        minilm_kernels.lamb(
+            batch.params,
+            batch.grads,
+            batch.arrays["exp_avg"],
+            batch.arrays["exp_avg_sq"],
+            lr=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            step=batch.step,
+            adapt=group["weight_decay"] > 0 or group["always_adapt"],
+            max_weight_norm=group["max_weight_norm"],
+            grad_scale=grad_scale,
+        )

@@ -156,3 +156,17 @@ def test_errors_say_what_to_do():
         rms_norm_backward(g, x, weight, mean[:3])
     with pytest.raises(ValueError, match="rms_norm has no implementation 'fast'; there are: 'auto', "):
         rms_norm(x, weight, implementation="fast")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [512, 511])
+def test_results_too_large_for_the_cache(dtype, columns):
+    """Past 8 MiB rows of whole cache lines are written past the cache."""
+    x, g, weight, bias = arrays((4099, columns), dtype=dtype)
+    y, mean, rstd = layer_norm(x, weight, bias)
+    expected = layer_norm(x, weight, bias, implementation="reference")
+    found = y, mean, rstd, *layer_norm_backward(g, x, weight, mean, rstd)
+    expected += layer_norm_backward(g, x, weight, mean, rstd, implementation="reference")
+    for mine, theirs in zip(found, expected):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=2e-4)

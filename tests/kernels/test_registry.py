@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from minilm_kernels import registry, softmax
 
-FUNCTIONS = [name for name in minilm_kernels.__all__ if name not in ("implementations", "operations")]
+NO_OPERATIONS = ("get_num_threads", "implementations", "operations", "set_num_threads")
+FUNCTIONS = [name for name in minilm_kernels.__all__ if name not in NO_OPERATIONS]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_every_operation_has_a_public_function_and_a_reference():
 def test_every_operation_has_a_cpu_kernel():
     for name in FUNCTIONS:
         kernels = [entry for entry in registry.implementations(name) if entry.device == "cpu"]
-        assert any("float32" in entry.dtypes for entry in kernels), name
+        assert any(entry.dtypes is None or "float32" in entry.dtypes for entry in kernels), name
 
 
 def test_all_implementations_have_one_signature():
@@ -103,7 +104,7 @@ def test_errors_say_what_to_do():
     x = np.zeros((2, 3), np.float32)
     with pytest.raises(ValueError, match="softmax has no implementation 'fast'; there are: 'auto', "):
         softmax(x, implementation="fast")
-    with pytest.raises(ValueError, match="no operation is named 'sofmax'; there are: adamw, attention, "):
+    with pytest.raises(ValueError, match=r"no operation is named 'sofmax'; there are: adamw, .*attention, "):
         registry.implementations("sofmax")
     with pytest.raises(ValueError, match="device is 'any', 'cpu' or 'cuda', not 'gpu'"):
         registry.register("softmax", name="fast", device="gpu")

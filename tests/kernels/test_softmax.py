@@ -99,3 +99,52 @@ def test_errors_say_what_to_do():
         softmax(np.arange(3))
     with pytest.raises(ValueError, match=r"g has shape \(3,\); expected \(2, 3\)"):
         softmax_backward(np.zeros(3, np.float32), x)
+
+
+MASKS = [(), (33,), (1, 33), (5, 1), (3, 5, 33), (3, 1, 33), (1, 5, 33), (3, 1, 1), (2, 3, 5, 33), (2, 1, 1, 33)]
+
+
+@pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("shape", MASKS)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided"])
+def test_masked(implementation, shape, layout, error_law, laid_out):
+    random = np.random.default_rng(len(shape))
+    x = laid_out((4 * random.standard_normal((2, 3, 5, 33))).astype(np.float32), layout)
+    mask = laid_out(np.array(random.random(shape) < 0.6), layout)
+    error_law(softmax, x, mask=mask, implementation=implementation)
+    y = softmax(x, mask=mask, implementation=implementation)
+    spread = np.broadcast_to(mask, x.shape)
+    np.testing.assert_array_equal(y[~spread], 0)
+    np.testing.assert_allclose(y.sum(-1), spread.any(-1), rtol=1e-5)
+    np.testing.assert_array_equal(y, softmax(np.where(mask, x, -np.inf), implementation=implementation))
+
+
+@pytest.mark.parametrize("implementation", CPU)
+def test_masked_numbers_count_nothing_whatever_they_are(implementation):
+    x = np.array([[1, np.nan, np.inf, 1], [np.nan, 0, 0, 0], [1, 2, 3, np.nan]], np.float32)
+    mask = np.array([[True, False, False, True], [False] * 4, [True] * 4])
+    y = softmax(x, mask=mask, implementation=implementation)
+    np.testing.assert_array_equal(y[:2], [[0.5, 0, 0, 0.5], [0, 0, 0, 0]])
+    assert np.isnan(y[2]).all()
+
+
+def test_masked_along_any_axis_and_large_and_empty(error_law):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((70, SERIAL_BELOW // 64 + 1), dtype=np.float32)
+    mask = random.random((70, 1)) < 0.5
+    error_law(softmax, x, mask=mask, axis=0, implementation="auto")
+    error_law(softmax, x, mask=random.random(x.shape) < 0.5, implementation="auto")
+    assert softmax(np.zeros((0, 3), np.float32), mask=np.zeros(3, bool)).shape == (0, 3)
+    assert softmax(np.zeros((3, 0), np.float32), mask=np.zeros((3, 1), bool)).shape == (3, 0)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(TypeError, match="mask is float32; expected an array of booleans"):
+        softmax(x, mask=x)
+    with pytest.raises(TypeError, match="mask is list; expected an array of booleans"):
+        softmax(x, mask=[True, False, True])
+    with pytest.raises(ValueError, match=r"mask has shape \(2,\); expected one that broadcasts to that of x, \(2, 3\)"):
+        softmax(x, mask=np.ones(2, bool))
+    with pytest.raises(ValueError, match="mask has shape"):
+        softmax(x, mask=np.ones((1, 2, 3), bool))

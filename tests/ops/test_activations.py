@@ -28,6 +28,10 @@ CASES = {
     "gelu, empty": (ops.gelu, [(0, 5)], _functional("gelu")),
     "gelu, length 1": (ops.gelu, [(1,)], _functional("gelu")),
     "gelu, without axes": (ops.gelu, [()], _functional("gelu")),
+    "swiglu": (ops.swiglu, [(3, 5), (3, 5)], lambda gate, up: _functional("silu")(gate) * up),
+    "swiglu, empty": (ops.swiglu, [(0, 5), (0, 5)], None),
+    "swiglu, without axes": (ops.swiglu, [(), ()], None),
+    "swiglu of one": (lambda x: ops.swiglu(x, x), [(4,)], None),
     "silu, empty": (ops.silu, [(0,)], None),
     "sigmoid, without axes": (ops.sigmoid, [()], None),
 }

@@ -27,6 +27,14 @@ SETTINGS = {
         [(1, 2, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)],
         {"attn_mask": MASK, "causal": True, "key_lengths": [3]},
     ),
+    "window": ([(1, 2, 5, 2), (1, 2, 5, 2), (1, 2, 5, 2)], {"window": 2, "causal": True}),
+    "two-sided window": ([(1, 1, 3, 2), (1, 1, 5, 2), (1, 1, 5, 2)], {"window": (1, 0)}),
+    "soft cap": ([(1, 2, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)], {"soft_cap": 0.7, "causal": True}),
+    "alibi": ([(2, 2, 3, 2), (2, 2, 4, 2), (2, 2, 4, 2)], {"alibi_slopes": np.array([0.5, 0.25])}),
+    "cap, bias, alibi, window": (
+        [(1, 2, 4, 2), (1, 2, 4, 2), (1, 2, 4, 2)],
+        {"soft_cap": 2.0, "attn_mask": np.arange(16.0).reshape(4, 4) / 9, "alibi_slopes": [1.0, 0.1], "window": 3},
+    ),
     "length 1": ([(1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)], {"causal": True}),
     "no queries": ([(1, 1, 0, 2), (1, 1, 3, 2), (1, 1, 3, 2)], {}),
     "no keys": ([(1, 1, 2, 2), (1, 1, 0, 2), (1, 1, 0, 2)], {}),
@@ -38,7 +46,9 @@ SETTINGS = {
 }
 
 
-def _oracle(q, k, v, causal=False, scale=None, key_lengths=None, attn_mask=None):
+def _oracle(
+    q, k, v, causal=False, scale=None, key_lengths=None, attn_mask=None, window=None, soft_cap=None, alibi_slopes=None
+):
     """The definition, in torch: softmax of the visible scores; rows that see nothing give zeros."""
     import torch
 
@@ -47,7 +57,15 @@ def _oracle(q, k, v, causal=False, scale=None, key_lengths=None, attn_mask=None)
         k, v = (x.repeat_interleave(heads // keys, -3) for x in (k, v))
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     T, S = scores.shape[-2:]
+    if soft_cap is not None:
+        scores = soft_cap * torch.tanh(scores / soft_cap)
+    distance = torch.arange(T)[:, None] + S - T - torch.arange(S)
+    if alibi_slopes is not None:
+        scores = scores - torch.as_tensor(alibi_slopes)[:, None, None] * distance.abs()
     seen = torch.ones(T, S, dtype=torch.bool)
+    if window is not None:
+        left, right = (window - 1, window - 1) if isinstance(window, int) else window
+        seen = (distance <= left) & (-distance <= right)
     if causal:
         seen = seen.tril(S - T)
     if key_lengths is not None:
@@ -90,6 +108,25 @@ def test_a_learned_additive_mask_has_a_gradient(check):
 def test_dropout_of_the_weights(check):
     shapes = [(1, 1, 3, 2), (1, 1, 4, 2), (1, 1, 4, 2)]
     check(lambda q, k, v: attend(q, k, v, dropout_p=0.5, generator=Generator(2)), shapes)
+
+
+def test_one_projection_in_and_joined_heads_out(check, rng):
+    def parts(qkv, **settings):
+        q, k, v = (ops.split_heads(part, 2) for part in ops.split(qkv, 3, axis=2))
+        return ops.join_heads(attend(q, k, v, **settings))
+
+    bias = rng.standard_normal((2, 4, 4))
+    for settings in ({}, {"causal": True, "window": 2}, {"attn_mask": bias}, {"key_lengths": [1, 4]}):
+        check(lambda qkv, settings=settings: ops.packed_self_attention(qkv, 2, **settings), [(2, 4, 12)])
+        qkv = minilm.tensor(rng.standard_normal((2, 4, 12)), requires_grad=True)
+        packed, split = ops.packed_self_attention(qkv, 2, **settings), parts(qkv, **settings)
+        np.testing.assert_allclose(packed.numpy(), split.numpy(), rtol=1e-12, atol=1e-12)
+    check(lambda qkv, bias: ops.packed_self_attention(qkv, 2, attn_mask=bias), [(2, 4, 12), (2, 4, 4)])
+    drop = {"dropout_p": 0.5, "causal": True}
+    check(lambda qkv: ops.packed_self_attention(qkv, 2, generator=Generator(3), **drop), [(1, 3, 12)])
+    assert not ops.packed_self_attention(qkv, 2, dropout_p=1).numpy().any()
+    with pytest.raises(ValueError, match="H = 5 heads"):
+        ops.packed_self_attention(qkv, 5)
 
 
 def test_weights_sum_to_one_and_make_the_output(rng):

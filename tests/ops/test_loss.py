@@ -102,3 +102,69 @@ def test_what_does_not_fit_is_refused(name):
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         call(minilm.tensor(np.zeros((2, 3)), requires_grad=True))
+
+
+def _linear(targets, settings):
+    """The fused loss, and the same in torch's two steps."""
+    oracle = _oracle(targets, settings)
+
+    def composed(x, weight, bias=None):
+        import torch
+
+        return oracle(torch.nn.functional.linear(x, weight, bias))
+
+    return lambda *inputs: ops.linear_cross_entropy(*inputs[:2], targets, *inputs[2:], chunk=2, **settings), composed
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("shapes", [[(4, 3), (5, 3)], [(4, 3), (5, 3), (5,)]], ids=["plain", "bias"])
+def test_linear_cross_entropy(name, shapes, check):
+    settings = SETTINGS[name]
+    targets = np.where(TARGETS < 0, settings.get("ignore_index", -100), TARGETS)
+    function, oracle = _linear(targets, settings)
+    check(function, shapes, oracle)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_linear_cross_entropy_with_targets_of_any_shape(shape, check, rng):
+    targets = rng.integers(0, 4, shape)
+    check(lambda x, w: ops.linear_cross_entropy(x, w, targets), [(*shape, 3), (4, 3)], _linear(targets, {})[1])
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)])
+def test_linear_cross_entropy_of_frozen_inputs_and_scaled(wanted, rng):
+    inputs = [
+        minilm.tensor(rng.standard_normal(shape).astype(np.float32), requires_grad=flag)
+        for shape, flag in zip([(6, 3), (7, 3)], wanted)
+    ]
+    targets = rng.integers(0, 7, 6)
+    fused, plain = ops.linear_cross_entropy(*inputs, targets), ops.cross_entropy(ops.linear(*inputs), targets)
+    leaf = inputs[0] if wanted[0] else inputs[1]
+    for scale in (1.0, 0.25):
+        (mine,) = minilm.grad(scale * fused, leaf, retain_graph=True)
+        (again,) = minilm.grad(scale * fused, leaf, retain_graph=True)
+        (expected,) = minilm.grad(scale * plain, leaf, retain_graph=True)
+        np.testing.assert_allclose(mine.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(mine.numpy(), again.numpy())
+
+
+def test_linear_cross_entropy_makes_gradients_only_where_they_are_wanted(rng):
+    x, w = (minilm.tensor(rng.standard_normal((4, 4)), requires_grad=True) for _ in range(2))
+    loss = ops.linear_cross_entropy(x, w, [0, 1, 2, 3])
+    assert loss._node.kept["dweight"].shape == (4, 4)
+    with minilm.no_grad():
+        assert ops.linear_cross_entropy(x, w, [0, 1, 2, 3]).item() == pytest.approx(loss.item())
+    each = ops.linear_cross_entropy(x, w, [0, 1, 2, 3], reduction="none")
+    assert each._node.kept["dweight"] is None  # weighed in the backward pass, when the weights are known
+
+
+def test_linear_cross_entropy_refuses_what_does_not_fit():
+    x, w = minilm.tensor(np.zeros((2, 3)), requires_grad=True), np.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"targets\[1\] is 4; .*\[0, 4\)"):
+        ops.linear_cross_entropy(x, w, [0, 4])
+    with pytest.raises(ValueError, match=r"fit targets \(2,\), got \(1,\)"):
+        ops.linear_cross_entropy(x, w, [0])
+    with pytest.raises(ValueError, match="reduction is one of"):
+        ops.linear_cross_entropy(x, w, [0, 1], reduction="avg")
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\); expected \(4,\)"):
+        ops.linear_cross_entropy(x, w, [0, 1], np.zeros(3))

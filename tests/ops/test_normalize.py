@@ -13,7 +13,23 @@ def _torch():
     return torch
 
 
+KEPT = np.array([[True, False, True, True, False], [False] * 5, [True] * 5])
+
+
+def _masked(x):
+    torch = _torch()
+    return torch.nan_to_num(torch.where(torch.from_numpy(KEPT), x, -torch.inf).softmax(-1)[[0, 2]])
+
+
 CASES = {
+    "softmax, masked": (lambda x: ops.softmax(x, mask=KEPT), [(3, 5)], None),
+    "softmax, masked, without the row that is masked whole": (
+        lambda x: ops.softmax(x, mask=KEPT)[[0, 2]],
+        [(3, 5)],
+        _masked,
+    ),
+    "softmax, masked, axis": (lambda x: ops.softmax(x, 0, mask=KEPT.T[..., None]), [(5, 3, 2)], None),
+    "softmax, one mask for all": (lambda x: ops.softmax(x, -1, KEPT[0]), [(2, 3, 5)], None),
     "softmax": (ops.softmax, [(3, 5)], lambda x: x.softmax(-1)),
     "softmax, axis": (lambda x: ops.softmax(x, 0), [(3, 2, 2)], lambda x: x.softmax(0)),
     "softmax, length 1": (ops.softmax, [(3, 1)], lambda x: x.softmax(-1)),
@@ -34,6 +50,21 @@ CASES = {
     "rms_norm, plain": (ops.rms_norm, [(3, 4)], lambda x: _rms(x)),
     "rms_norm, one row": (lambda x, w: ops.rms_norm(x, w, 0.1), [(5,), (5,)], None),
     "rms_norm, no rows": (ops.rms_norm, [(0, 4), (4,)], None),
+    "add_layer_norm": (
+        ops.add_layer_norm,
+        [(2, 3, 4), (2, 3, 4), (4,), (4,)],
+        lambda x, r, w, b: (_torch().nn.functional.layer_norm(x + r, (4,), w, b), x + r),
+    ),
+    "add_layer_norm, plain": (ops.add_layer_norm, [(3, 4), (3, 4)], None),
+    "add_layer_norm, no rows": (ops.add_layer_norm, [(0, 4), (0, 4), (4,), (4,)], None),
+    "add_layer_norm, the total unused": (lambda x, r: ops.add_layer_norm(x, r)[0], [(3, 4), (3, 4)], None),
+    "add_layer_norm, only the total": (lambda x, r: ops.add_layer_norm(x, r)[1], [(3, 4), (3, 4)], None),
+    "add_rms_norm": (
+        ops.add_rms_norm,
+        [(2, 3, 4), (2, 3, 4), (4,)],
+        lambda x, r, w: (_rms(x + r) * w, x + r),
+    ),
+    "add_rms_norm, plain": (ops.add_rms_norm, [(3, 4), (3, 4)], None),
     "layer_norm of a softmax": (lambda x: ops.layer_norm(ops.softmax(x), x[0], x[0]), [(2, 4)], None),
 }
 

@@ -38,29 +38,11 @@ def adamw(
     >>> p.round(6), m, v
     (array([0.9]), array([0.05]), array([0.00025]))
     """
+    checks.is_step(step, betas)
     lists = {"params": params, "grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    if len({len(arrays) for arrays in lists.values()}) > 1:
-        lengths = ", ".join(f"{name} {len(arrays)}" for name, arrays in lists.items())
-        raise ValueError(f"expected lists of one length, one array for each parameter; got {lengths}")
-    if step < 1:
-        raise ValueError(f"step is {step}; steps are counted from 1")
-    if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
-        raise ValueError(f"betas are {betas}; expected two numbers in [0, 1)")
+    checks.are_alike(lists, read_only=("grads",))
     if len(params) == 0:
         return
-    dtype = params[0].dtype
-    checks.is_floating("params[0]", params[0])
-    for i, param in enumerate(params):
-        shape = param.shape
-        for name, arrays in lists.items():
-            array = arrays[i]
-            if array.shape != shape or array.dtype != dtype:
-                checks.matches(f"{name}[{i}]", array, shape, dtype)
-            flags = array.flags
-            if not flags.c_contiguous:
-                raise ValueError(f"{name}[{i}] is not C-contiguous, and is not copied: make it contiguous")
-            if arrays is not grads and not getattr(flags, "writeable", True):  # CuPy has no read-only arrays
-                raise ValueError(f"{name}[{i}] is read-only, and is to be updated in place: copy it first")
     registry.call(
         "adamw",
         implementation,

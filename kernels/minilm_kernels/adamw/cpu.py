@@ -6,7 +6,8 @@ import numpy as np
 
 from ..array_table import ArrayTable, chunk_of
 from ..chunks import SERIAL_BELOW
-from ..jit import jit, prange
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 
 
@@ -28,14 +29,11 @@ def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay,
         eps,
     )
     scalars = np.array(scalars, like.dtype)
-    arguments = table.addresses, table.sizes, table.owner, table.first, like, scalars
-    if table.sizes.sum() < SERIAL_BELOW:
-        _update(*arguments, 0, len(table.owner))
-    else:
-        _update_all(*arguments)
+    parts = 1 if table.sizes.sum() < SERIAL_BELOW else len(table.owner)
+    _update_all(parts, table.addresses, table.sizes, table.owner, table.first, like, scalars)
 
 
-@jit
+@jit(inline=True)
 def _update(addresses, sizes, owner, first, like, scalars, start, stop):
     grad_scale, keep, l2, fresh1 = scalars[0], scalars[1], scalars[2], scalars[3]
     beta2, fresh2, step_size, root_scale, eps = scalars[4], scalars[5], scalars[6], scalars[7], scalars[8]
@@ -52,7 +50,6 @@ def _update(addresses, sizes, owner, first, like, scalars, start, stop):
             p[i] = p[i] * keep - step_size * mean / (np.sqrt(square) * root_scale + eps)
 
 
-@jit(parallel=True)
-def _update_all(addresses, sizes, owner, first, like, scalars):
-    for chunk in prange(owner.size):
-        _update(addresses, sizes, owner, first, like, scalars, np.int64(chunk), np.int64(chunk) + 1)
+@jit
+def _update_all(parts, addresses, sizes, owner, first, like, scalars):
+    in_parts(_update, parts, owner.size, (addresses, sizes, owner, first, like, scalars))

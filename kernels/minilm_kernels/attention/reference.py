@@ -4,61 +4,116 @@ from __future__ import annotations
 
 import math
 
+from ..dropout.reference import dropout
 from ..registry import array_module, register
+from .visible import row_ranges
 
 __all__ = ["attention", "attention_backward"]
 
 
 @register("attention", name="reference")
-def attention(q, k, v, *, causal, scale, key_lengths):
+def attention(
+    q, k, v, *, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens, cu_seqlens_k, dropout_p,
+    seed, score_mod, block_mask
+):  # fmt: skip
     xp = array_module(q)
     if k.shape[2] == 0:
         return xp.zeros_like(q), xp.full(q.shape[:3], -math.inf, q.dtype)
-    scores = _masked_scores(q, k, causal, scale, key_lengths)
+    ranges = row_ranges(
+        q, k.shape[2], causal=causal, window=window, key_lengths=key_lengths, cu_seqlens=cu_seqlens,
+        cu_seqlens_k=cu_seqlens_k
+    )  # fmt: skip
+    _, _, scores = _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, ranges[2])
+    scores = xp.where(_visible(xp, ranges, k.shape[2], block_mask), scores, xp.full_like(scores, -math.inf))
     largest = _zero_where_masked(scores.max(axis=-1))
     weights = xp.exp(scores - largest[..., None])
     total = weights.sum(axis=-1)
     divisor = xp.where(total == 0, xp.ones_like(total), total)
-    out = weights @ v[:, :, None] / divisor[..., None]
+    weights = weights / divisor[..., None] * _kept(weights, dropout_p, seed)
     logsumexp = xp.where(total == 0, xp.full_like(total, -math.inf), largest + xp.log(divisor))
-    return out.reshape(q.shape), logsumexp.reshape(q.shape[:3])
+    return weights @ _for_queries(v, q), logsumexp
 
 
 @register("attention_backward", name="reference")
-def attention_backward(g, q, k, v, out, logsumexp, *, causal, scale, key_lengths, into):
-    xp, Hk = array_module(q), k.shape[1]
-    g, queries, out = _by_key_head(g, Hk), _by_key_head(q, Hk), _by_key_head(out, Hk)
-    scores = _masked_scores(q, k, causal, scale, key_lengths)
-    weights = xp.exp(scores - _zero_where_masked(logsumexp.reshape(scores.shape[:4]))[..., None])
-    d_weights = g @ v[:, :, None].swapaxes(-1, -2)
-    d_scores = weights * (d_weights - (g * out).sum(axis=-1, keepdims=True)) * scale
-    dq = (d_scores @ k[:, :, None]).reshape(q.shape)
-    dk = (d_scores.swapaxes(-1, -2) @ queries).sum(axis=2)
-    dv = (weights.swapaxes(-1, -2) @ g).sum(axis=2)
-    if into is None:
-        return dq, dk, dv
-    for array, gradient in zip(into, (dq, dk, dv)):
+def attention_backward(
+    g, q, k, v, out, logsumexp, *, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens,
+    cu_seqlens_k, dropout_p, seed, score_mod, block_mask, bias_gradient, into
+):  # fmt: skip
+    xp, S = array_module(q), k.shape[2]
+    ranges = row_ranges(
+        q, S, causal=causal, window=window, key_lengths=key_lengths, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
+    )
+    capped, biased, scores = _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, ranges[2])
+    seen = _visible(xp, ranges, S, block_mask)
+    weights = xp.exp(xp.where(seen, scores - _zero_where_masked(logsumexp)[..., None], -math.inf))
+    kept = _kept(weights, dropout_p, seed)
+    d_weights = g @ _for_queries(v, q).swapaxes(-1, -2) * kept
+    d_scores = weights * (d_weights - (g * out).sum(axis=-1, keepdims=True))
+    if score_mod is not None:
+        from .mods import apply_score_mod_gradient
+
+        d_scores = d_scores * xp.where(weights == 0, xp.zeros_like(biased), apply_score_mod_gradient(biased, score_mod))
+    d_bias = _sum_to(d_scores, bias.shape) if bias_gradient else None
+    if soft_cap is not None:
+        d_scores = d_scores * (1 - (capped / soft_cap) ** 2)
+    d_scores = d_scores * scale
+    dq = d_scores @ _for_queries(k, q)
+    dk = _by_key_head(d_scores.swapaxes(-1, -2) @ q, k)
+    dv = _by_key_head((weights * kept).swapaxes(-1, -2) @ g, v)
+    for array, gradient in zip(into or (), (dq, dk, dv)):
         array[...] = gradient
-    return into
+    return (*(into or (dq, dk, dv)), d_bias)
 
 
-def _masked_scores(q, k, causal, scale, key_lengths):
-    """scale * q k^T, -inf at the keys that a query may not see: (B, Hk, H / Hk, T, S)."""
-    xp, (T, S) = array_module(q), (q.shape[2], k.shape[2])
-    scores = _by_key_head(q, k.shape[1]) @ k[:, :, None].swapaxes(-1, -2) * scale
+def _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, position):
+    """The scores (B, H, T, S) capped, with what is added to them, and after `score_mod`."""
+    xp = array_module(q)
+    capped = q @ _for_queries(k, q).swapaxes(-1, -2) * scale
+    if soft_cap is not None:
+        capped = soft_cap * xp.tanh(capped / soft_cap)
+    biased = capped if bias is None else capped + bias
+    if alibi_slopes is not None:
+        distance = xp.abs(position[..., None] - xp.arange(k.shape[2]))[:, None]
+        biased = biased - alibi_slopes[:, :, None, None] * distance.astype(q.dtype)
+    if score_mod is None:
+        return capped, biased, biased
+    from .mods import apply_score_mod
+
+    return capped, biased, apply_score_mod(biased, score_mod)
+
+
+def _visible(xp, ranges, S, block_mask):
+    """(B or 1, H or 1, T, S) booleans: which keys a query sees."""
+    first, stop, _ = (part[:, None, :, None] for part in ranges)
     keys = xp.arange(S)
-    masked = xp.zeros(scores.shape, bool)
-    if causal:
-        masked |= keys > xp.arange(T)[:, None] + (S - T)
-    if key_lengths is not None:
-        masked |= keys >= key_lengths[:, None, None, None, None]
-    return xp.where(masked, xp.full_like(scores, -math.inf), scores)
+    seen = (keys >= first) & (keys < stop)
+    return seen if block_mask is None else seen & xp.asarray(block_mask.dense())
 
 
-def _by_key_head(x, Hk):
-    """(B, H, T, D) as (B, Hk, H / Hk, T, D): the heads that share a key head stand together."""
-    B, H, T, D = x.shape
-    return x.reshape(B, Hk, H // Hk, T, D)
+def _kept(weights, p, seed):
+    """What dropout multiplies each weight by: 0 or 1 / (1 - p); rows are counted in whole fours of keys."""
+    if p == 0:
+        return 1
+    xp, S = array_module(weights), weights.shape[-1]
+    ones = xp.ones((*weights.shape[:-1], -(-S // 4) * 4), weights.dtype)
+    return dropout(ones, p=p, seed=seed, offset=0)[..., :S]
+
+
+def _for_queries(x, q):
+    """Keys or values (B, Hk, S, D) for each query head, (B, H, S, D)."""
+    return array_module(x).repeat(x, q.shape[1] // x.shape[1], axis=1)
+
+
+def _by_key_head(x, k):
+    """(B, H, S, D) summed over the query heads that share a key head: (B, Hk, S, D)."""
+    B, H, S, D = x.shape
+    return x.reshape(B, k.shape[1], H // k.shape[1], S, D).sum(axis=2)
+
+
+def _sum_to(x, shape):
+    """x summed over the axes along which an array of `shape`, of as many axes, is repeated."""
+    axes = tuple(i for i, (n, wide) in enumerate(zip(shape, x.shape)) if n == 1 and wide != 1)
+    return x.sum(axis=axes, keepdims=True) if axes else x
 
 
 def _zero_where_masked(x):

@@ -8,16 +8,27 @@ inner index; a step costs two vector loads and six broadcasts for twelve multipl
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from numba import types
 
 from ..jit import jit
 from ..simd import LANES, broadcast, fma, load, multiply, prefetch, splat, store, transpose, zeros
 
 __all__ = [
+    "BLOCK",
     "COLUMNS",
+    "LN_2",
+    "LOG2_E",
+    "MINUS_INFINITY",
+    "ONE",
     "ROWS",
+    "SCRATCH",
+    "ZERO",
     "fill",
     "multiply_rows",
+    "only_for",
     "pack_panels",
     "pack_rows",
     "prefetch_rows",
@@ -28,10 +39,17 @@ __all__ = [
 # One compiled kernel takes arrays of any strides, writeable or not.
 READ = types.Array(types.float32, 4, "A", readonly=True)
 WRITE = types.Array(types.float32, 4, "A")
-_SCRATCH = types.Array(types.float32, 1, "C")
+SCRATCH = types.Array(types.float32, 1, "C")
 
 ROWS = 6
 COLUMNS = 2 * LANES
+# Queries and keys to a block, of which a block mask says whether it is seen: a multiple of ROWS and of COLUMNS.
+BLOCK = 48
+
+LOG2_E = np.float32(math.log2(math.e))
+LN_2 = np.float32(math.log(2))
+MINUS_INFINITY = np.float32(-math.inf)
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 def only_for(*argument_types):
@@ -57,7 +75,7 @@ def fill(scratch, start, stop, value):
         store(scratch, i, splat(value))
 
 
-@only_for(_SCRATCH, types.int64, types.int64, READ, *[types.int64] * 4, types.float32)
+@only_for(SCRATCH, types.int64, types.int64, READ, *[types.int64] * 4, types.float32)
 @jit
 def pack_rows(scratch, rows, step, array, b, h, t, count, factor):
     """Copies factor * array[b, h, t : t + count] to rows `step` apart, the first at offset `rows`."""
@@ -74,7 +92,7 @@ def pack_rows(scratch, rows, step, array, b, h, t, count, factor):
         source += source_step
 
 
-@only_for(WRITE, *[types.int64] * 4, _SCRATCH, types.int64, types.int64, types.float32)
+@only_for(WRITE, *[types.int64] * 4, SCRATCH, types.int64, types.int64, types.float32)
 @jit
 def unpack_rows(array, b, h, t, count, scratch, rows, step, factor):
     """Copies factor * the `count` rows at offset `rows`, `step` apart, to array[b, h, t : t + count]."""
@@ -110,7 +128,7 @@ def pack_panels(scratch, panels, rows, step, count, D):
             transpose(scratch, rows + i * step + d, step, panel + d * COLUMNS, COLUMNS)
 
 
-@only_for(_SCRATCH, *[types.int64] * 10, types.boolean)
+@only_for(SCRATCH, *[types.int64] * 10, types.boolean)
 @jit
 def multiply_rows(scratch, c, c_row, a, a_row, a_inner, b, b_inner, b_panel, columns, inner, accumulate):
     """c[i, j] = sum over k < inner of a[i, k] b[k, j], added to what is there if `accumulate`; ROWS x `columns` of it.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chunks import PARTS, SERIAL_BELOW, bounds
-from ..jit import jit, prange
+from ..chunks import parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 from ..vector_math import exp, order_key, order_value
 from . import out_of_range
@@ -22,12 +23,7 @@ def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
     losses, logsumexp = np.empty(len(logits), np.float32), np.empty(len(logits), np.float32)
     arrays = np.ascontiguousarray(logits), np.ascontiguousarray(targets, np.int64), losses, logsumexp
     settings = ignore_index, np.float32(label_smoothing)
-    if logits.size < SERIAL_BELOW:
-        wrong = _forward(*arrays, *settings, 0, len(logits))
-    else:
-        parts = np.empty(PARTS, np.int64)
-        _forward_all(*arrays, *settings, parts)
-        wrong = parts[(parts >= 0).argmax()]  # the first, or -1
+    wrong = _forward_all(parts_for(logits.size), *arrays, *settings)
     if wrong >= 0:
         raise out_of_range(wrong, int(targets[wrong]), logits.shape[1], ignore_index)
     return losses, logsumexp
@@ -39,18 +35,13 @@ def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label
     dlogits = np.empty_like(logits)
     arrays = np.ascontiguousarray(g), logits, np.ascontiguousarray(targets, np.int64), np.ascontiguousarray(logsumexp)
     settings = ignore_index, np.float32(label_smoothing)
-    if logits.size < SERIAL_BELOW:
-        wrong = _backward(*arrays, dlogits, *settings, 0, len(logits))
-    else:
-        parts = np.empty(PARTS, np.int64)
-        _backward_all(*arrays, dlogits, *settings, parts)
-        wrong = parts[(parts >= 0).argmax()]  # the first, or -1
+    wrong = _backward_all(parts_for(logits.size), *arrays, dlogits, *settings)
     if wrong >= 0:
         raise out_of_range(wrong, int(targets[wrong]), logits.shape[1], ignore_index)
     return dlogits
 
 
-@jit
+@jit(inline=True)
 def _forward(logits, targets, losses, logsumexp, ignore_index, smoothing, start, stop):
     for row in range(start, stop):
         xs, target = logits[row], targets[row]
@@ -77,7 +68,7 @@ def _forward(logits, targets, losses, logsumexp, ignore_index, smoothing, start,
     return -1
 
 
-@jit
+@jit(inline=True)
 def _backward(g, logits, targets, logsumexp, dlogits, ignore_index, smoothing, start, stop):
     spread = smoothing / np.float32(logits.shape[1])
     for row in range(start, stop):
@@ -94,15 +85,13 @@ def _backward(g, logits, targets, logsumexp, dlogits, ignore_index, smoothing, s
     return -1
 
 
-@jit(parallel=True)
-def _forward_all(logits, targets, losses, logsumexp, ignore_index, smoothing, wrong):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, len(logits))
-        wrong[part] = _forward(logits, targets, losses, logsumexp, ignore_index, smoothing, start, stop)
+@jit
+def _forward_all(parts, logits, targets, losses, logsumexp, ignore_index, smoothing):
+    arguments = (logits, targets, losses, logsumexp, ignore_index, smoothing)
+    return in_parts(_forward, parts, len(logits), arguments)
 
 
-@jit(parallel=True)
-def _backward_all(g, logits, targets, logsumexp, dlogits, ignore_index, smoothing, wrong):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, len(logits))
-        wrong[part] = _backward(g, logits, targets, logsumexp, dlogits, ignore_index, smoothing, start, stop)
+@jit
+def _backward_all(parts, g, logits, targets, logsumexp, dlogits, ignore_index, smoothing):
+    arguments = (g, logits, targets, logsumexp, dlogits, ignore_index, smoothing)
+    return in_parts(_backward, parts, len(logits), arguments)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chunks import PARTS, SERIAL_BELOW, bounds
-from ..jit import jit, prange
+from ..chunks import parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 from . import threshold_and_scale
 
@@ -21,17 +22,13 @@ def dropout(x, *, p, seed, offset):
     x = np.asarray(x, order="C")
     y = np.empty_like(x)
     threshold, scale = threshold_and_scale(p)
-    arrays = x.reshape(-1), y.reshape(-1)
     settings = np.uint32(threshold), x.dtype.type(scale), np.uint64(seed), np.uint64(offset)
-    if x.size < SERIAL_BELOW:
-        _drop(*arrays, *settings, 0, (x.size + 3) // 4)
-    else:
-        _drop_all(*arrays, *settings)
+    _drop_all(parts_for(x.size), x.reshape(-1), y.reshape(-1), *settings)
     return y
 
 
-@jit
-def _philox(w0, w1, w2, w3, start, offset, key):
+@jit(inline=True)
+def philox(w0, w1, w2, w3, start, offset, key):
     """Philox-4x32-10: the i-th words are those of counter start + i.
 
     The words are held in uint64, so that the product of two of 32 bits is exact; vector units have that product.
@@ -47,7 +44,7 @@ def _philox(w0, w1, w2, w3, start, offset, key):
         w0[i], w1[i], w2[i], w3[i] = np.uint32(c0), np.uint32(c1), np.uint32(c2), np.uint32(c3)
 
 
-@jit
+@jit(inline=True)
 def _drop(x, y, threshold, scale, seed, offset, start, stop):
     """The elements whose counters run from start to stop, four to a counter."""
     zero = x.dtype.type(0)
@@ -55,7 +52,7 @@ def _drop(x, y, threshold, scale, seed, offset, start, stop):
     for first in range(start, stop, _BLOCK):
         count = min(_BLOCK, stop - first)
         w0, w1, w2, w3 = block[0][:count], block[1][:count], block[2][:count], block[3][:count]
-        _philox(w0, w1, w2, w3, first, offset, seed)
+        philox(w0, w1, w2, w3, first, offset, seed)
         xs, ys = x[4 * first : 4 * (first + count)], y[4 * first : 4 * (first + count)]
         for i in range(xs.size // 4):
             ys[4 * i] = xs[4 * i] * scale if w0[i] >= threshold else zero
@@ -66,8 +63,6 @@ def _drop(x, y, threshold, scale, seed, offset, start, stop):
             ys[i] = xs[i] * scale if block[i % 4, i // 4] >= threshold else zero
 
 
-@jit(parallel=True)
-def _drop_all(x, y, threshold, scale, seed, offset):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, (x.size + 3) // 4)
-        _drop(x, y, threshold, scale, seed, offset, start, stop)
+@jit
+def _drop_all(parts, x, y, threshold, scale, seed, offset):
+    in_parts(_drop, parts, (x.size + 3) // 4, (x, y, threshold, scale, seed, offset))

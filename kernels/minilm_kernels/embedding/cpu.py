@@ -5,12 +5,13 @@ Every thread walks all indices in order: a column's sums are made in one order, 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from ..chunks import SERIAL_BELOW, bounds
-from ..jit import jit, prange
+from ..chunks import SERIAL_BELOW
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
+from ..threads import get_num_threads
 from . import out_of_range
 
 # Columns in a cache line or more: fewer are not worth a thread's walk over the indices.
@@ -29,10 +30,8 @@ def embedding_backward(g, indices, out):
     wrong = _first_outside(indices, len(out))
     if wrong >= 0:
         raise out_of_range(wrong, int(indices[wrong]), len(out))
-    if g.size < 4 * SERIAL_BELOW:  # an addition is cheap
-        _add(g, indices, out, 0, g.shape[1])
-    else:
-        _add_all(g, indices, out, max(1, min(numba.get_num_threads(), g.shape[1] // _COLUMNS)))
+    few = g.size < 4 * SERIAL_BELOW  # an addition is cheap
+    _add_all(1 if few else max(1, min(get_num_threads(), g.shape[1] // _COLUMNS)), g, indices, out)
     return out
 
 
@@ -44,7 +43,7 @@ def _first_outside(indices, rows):
     return -1
 
 
-@jit
+@jit(inline=True)
 def _add(g, indices, out, start, stop):
     for i in range(indices.size):
         source, target = g[i, start:stop], out[indices[i], start:stop]
@@ -52,8 +51,6 @@ def _add(g, indices, out, start, stop):
             target[j] += source[j]
 
 
-@jit(parallel=True)
-def _add_all(g, indices, out, parts):
-    for part in prange(parts):
-        start, stop = bounds(part, parts, g.shape[1])
-        _add(g, indices, out, start, stop)
+@jit
+def _add_all(parts, g, indices, out):
+    in_parts(_add, parts, g.shape[1], (g, indices, out))

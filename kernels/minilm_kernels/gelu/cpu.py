@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from ..chunks import PARTS, SERIAL_BELOW, bounds
-from ..jit import jit, prange
+from ..chunks import parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, logistic, normal_tail
+from ..vector_math import FAR, exp, logistic, normal_tail
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _INV_SQRT_2_PI = np.float32(1 / math.sqrt(2 * math.pi))
@@ -24,10 +25,7 @@ def gelu(x, *, approximate):
     x = np.asarray(x, order="C")
     y = np.empty_like(x)
     tanh = approximate == "tanh"
-    if x.size < SERIAL_BELOW:
-        _forward(x.reshape(-1), y.reshape(-1), tanh, 0, x.size)
-    else:
-        _forward_all(x.reshape(-1), y.reshape(-1), tanh)
+    _forward_all(parts_for(x.size), x.reshape(-1), y.reshape(-1), tanh)
     return y
 
 
@@ -36,14 +34,11 @@ def gelu_backward(g, x, *, approximate):
     g, x = np.asarray(g, order="C"), np.asarray(x, order="C")
     dx = np.empty_like(x)
     tanh = approximate == "tanh"
-    if x.size < SERIAL_BELOW:
-        _backward(g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh, 0, x.size)
-    else:
-        _backward_all(g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh)
+    _backward_all(parts_for(x.size), g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh)
     return dx
 
 
-@jit
+@jit(inline=True)
 def _forward(x, y, tanh, start, stop):
     x, y = x[start:stop], y[start:stop]
     if tanh:
@@ -51,11 +46,13 @@ def _forward(x, y, tanh, start, stop):
             y[i] = x[i] * logistic(x[i] * (_A + _B * x[i] * x[i]))
     else:
         for i in range(x.size):
-            tail, _ = normal_tail(abs(x[i]))
-            y[i] = x[i] * (tail if x[i] < _ZERO else _ONE - tail)
+            size = abs(x[i])
+            size = FAR if size > FAR else size
+            tail, _ = normal_tail(size)
+            y[i] = (_ZERO if x[i] < _ZERO else x[i]) - size * tail  # x Phi(x), whichever its sign
 
 
-@jit
+@jit(inline=True)
 def _backward(g, x, dx, tanh, start, stop):
     g, x, dx = g[start:stop], x[start:stop], dx[start:stop]
     if tanh:
@@ -68,20 +65,18 @@ def _backward(g, x, dx, tanh, start, stop):
             dx[i] = g[i] * (share + x[i] * (small * large * large) * (_A + _3B * square))
     else:
         for i in range(x.size):
-            tail, density = normal_tail(abs(x[i]))
-            share = tail if x[i] < _ZERO else _ONE - tail
-            dx[i] = g[i] * (share + x[i] * density * _INV_SQRT_2_PI)
+            size = abs(x[i])
+            size = FAR if size > FAR else size
+            tail, density = normal_tail(size)
+            slope = tail - size * density * _INV_SQRT_2_PI  # at -|x|; at |x| it is 1 less that
+            dx[i] = g[i] * (slope if x[i] < _ZERO else _ONE - slope)
 
 
-@jit(parallel=True)
-def _forward_all(x, y, tanh):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, x.size)
-        _forward(x, y, tanh, start, stop)
+@jit
+def _forward_all(parts, x, y, tanh):
+    in_parts(_forward, parts, x.size, (x, y, tanh))
 
 
-@jit(parallel=True)
-def _backward_all(g, x, dx, tanh):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, x.size)
-        _backward(g, x, dx, tanh, start, stop)
+@jit
+def _backward_all(parts, g, x, dx, tanh):
+    in_parts(_backward, parts, x.size, (g, x, dx, tanh))

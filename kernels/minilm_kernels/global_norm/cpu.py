@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..array_table import ArrayTable, chunk_of
-from ..chunks import SERIAL_BELOW
-from ..jit import jit, prange
+from ..chunks import parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 
 
@@ -15,15 +16,12 @@ def global_norm(arrays):
     arrays = [np.ascontiguousarray(array) for array in arrays]
     table = ArrayTable.of(arrays)
     sums = np.empty(len(table.owner))
-    arguments = table.addresses[0], table.sizes, table.owner, table.first, arrays[0].reshape(-1)[:0], sums
-    if table.sizes.sum() < SERIAL_BELOW:
-        _squares(*arguments, 0, len(sums))
-    else:
-        _squares_all(*arguments)
+    chunks = table.addresses[0], table.sizes, table.owner, table.first, arrays[0].reshape(-1)[:0]
+    _squares_all(parts_for(table.sizes.sum()), *chunks, sums)
     return float(np.sqrt(sums.sum()))
 
 
-@jit
+@jit(inline=True)
 def _squares(addresses, sizes, owner, first, like, sums, start, stop):
     for chunk in range(start, stop):
         x = chunk_of(addresses, sizes, owner, first, chunk, like)
@@ -33,7 +31,6 @@ def _squares(addresses, sizes, owner, first, like, sums, start, stop):
         sums[chunk] = total
 
 
-@jit(parallel=True)
-def _squares_all(addresses, sizes, owner, first, like, sums):
-    for chunk in prange(owner.size):
-        _squares(addresses, sizes, owner, first, like, sums, np.int64(chunk), np.int64(chunk) + 1)
+@jit
+def _squares_all(parts, addresses, sizes, owner, first, like, sums):
+    in_parts(_squares, parts, owner.size, (addresses, sizes, owner, first, like, sums))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chunks import PARTS, SERIAL_BELOW, bounds, contiguous_rows
-from ..jit import jit, prange
+from ..chunks import PARTS, bounds, contiguous_rows, parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 
 
@@ -14,10 +15,7 @@ def rms_norm(x, weight, *, eps):
     rows = contiguous_rows(x)
     weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     y, rstd = np.empty_like(rows), np.empty(len(rows), x.dtype)
-    if rows.size < SERIAL_BELOW:
-        _forward(rows, weight, x.dtype.type(eps), y, rstd, 0, len(rows))
-    else:
-        _forward_all(rows, weight, x.dtype.type(eps), y, rstd)
+    _forward_all(parts_for(rows.size), rows, weight, x.dtype.type(eps), y, rstd)
     return y.reshape(x.shape), rstd.reshape(x.shape[:-1])
 
 
@@ -29,15 +27,12 @@ def rms_norm_backward(g, x, weight, rstd, *, needs):
     dx = np.empty_like(rows)
     # Each part of the rows has a sum of its own: added up in the end in one order, whoever made them.
     sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), columns), x.dtype)
-    arrays = contiguous_rows(g), rows, weight, np.ascontiguousarray(rstd).reshape(-1), dx, sums
-    if rows.size < SERIAL_BELOW:
-        _backward(*arrays, 0, len(sums))
-    else:
-        _backward_all(*arrays)
+    rstd = np.ascontiguousarray(rstd).reshape(-1)
+    _backward_all(parts_for(rows.size), contiguous_rows(g), rows, weight, rstd, dx, sums)
     return dx.reshape(x.shape) if needs[0] else None, sums.sum(axis=0) if needs[1] else None
 
 
-@jit
+@jit(inline=True)
 def _forward(x, weight, eps, y, rstd, start, stop):
     zero, one = x.dtype.type(0), x.dtype.type(1)
     share = one / x.dtype.type(x.shape[1])
@@ -52,7 +47,7 @@ def _forward(x, weight, eps, y, rstd, start, stop):
         rstd[row] = scale
 
 
-@jit
+@jit(inline=True)
 def _backward(g, x, weight, rstd, dx, sums, first, last):
     zero = x.dtype.type(0)
     share = x.dtype.type(1) / x.dtype.type(x.shape[1])
@@ -72,14 +67,11 @@ def _backward(g, x, weight, rstd, dx, sums, first, last):
                 dxs[i] = scale * (gs[i] * weight[i] - xs[i] * scale * dot)
 
 
-@jit(parallel=True)
-def _forward_all(x, weight, eps, y, rstd):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, len(x))
-        _forward(x, weight, eps, y, rstd, start, stop)
+@jit
+def _forward_all(parts, x, weight, eps, y, rstd):
+    in_parts(_forward, parts, len(x), (x, weight, eps, y, rstd))
 
 
-@jit(parallel=True)
-def _backward_all(g, x, weight, rstd, dx, sums):
-    for part in prange(len(sums)):
-        _backward(g, x, weight, rstd, dx, sums, np.int64(part), np.int64(part) + 1)
+@jit
+def _backward_all(parts, g, x, weight, rstd, dx, sums):
+    in_parts(_backward, parts, len(sums), (g, x, weight, rstd, dx, sums))

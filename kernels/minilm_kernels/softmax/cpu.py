@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..chunks import PARTS, SERIAL_BELOW, bounds, contiguous_rows
-from ..jit import jit, prange
+from ..chunks import contiguous_rows, parts_for
+from ..jit import jit
+from ..launch import in_parts
 from ..registry import register
 from ..vector_math import exp, order_key, order_value
 
@@ -13,34 +14,41 @@ _ZERO, _ONE, _MINUS_INF = np.float32(0), np.float32(1), np.float32(-np.inf)
 _LOWEST_KEY = np.int32(-(2**31))
 
 
-def _last_axis_only(*arrays, axis):
+def _last_axis_only(*arrays, axis, mask=None):
     last = arrays[0].ndim - 1
     return None if axis == last else f"it works along the last axis, {last}, not {axis}: use numpy.moveaxis"
 
 
 @register("softmax", name="cpu", device="cpu", dtypes=("float32",), limits=_last_axis_only)
-def softmax(x, *, axis):
+def softmax(x, *, axis, mask=None):
     rows = contiguous_rows(x)
     y = np.empty_like(rows)
-    if rows.size < SERIAL_BELOW:
-        _forward(rows, y, 0, len(rows))
+    if mask is None:
+        _forward_all(parts_for(rows.size), rows, y)
     else:
-        _forward_all(rows, y)
+        _masked_all(parts_for(rows.size), rows, *_mask_rows(mask, x.shape), y)
     return y.reshape(x.shape)
+
+
+def _mask_rows(mask, shape):
+    """The mask's own rows, (M, C), and for each row of x the number of its one: a mask is not spread out over heads."""
+    columns = shape[-1]
+    if mask.ndim == 0 or mask.shape[-1] != columns:
+        mask = np.broadcast_to(mask, (*mask.shape[:-1], columns))
+    rows = contiguous_rows(mask)
+    numbers = np.arange(len(rows)).reshape(mask.shape[:-1])
+    return rows, np.ascontiguousarray(np.broadcast_to(numbers, shape[:-1])).reshape(-1)
 
 
 @register("softmax_backward", name="cpu", device="cpu", dtypes=("float32",), limits=_last_axis_only)
 def softmax_backward(g, y, *, axis):
     g_rows, y_rows = contiguous_rows(g), contiguous_rows(y)
     dx = np.empty_like(y_rows)
-    if dx.size < SERIAL_BELOW:
-        _backward(g_rows, y_rows, dx, 0, len(dx))
-    else:
-        _backward_all(g_rows, y_rows, dx)
+    _backward_all(parts_for(dx.size), g_rows, y_rows, dx)
     return dx.reshape(y.shape)
 
 
-@jit
+@jit(inline=True)
 def _forward(x, y, start, stop):
     for row in range(start, stop):
         xs, ys = x[row], y[row]
@@ -58,7 +66,31 @@ def _forward(x, y, start, stop):
             ys[i] *= scale
 
 
+@jit(inline=True)
+def _masked(x, mask, mask_row, y, start, stop):
+    for row in range(start, stop):
+        xs, kept, ys = x[row], mask[mask_row[row]], y[row]
+        key = _LOWEST_KEY
+        for i in range(xs.size):
+            ys[i] = xs[i] if kept[i] else _MINUS_INF
+            key = max(key, order_key(ys[i]))
+        largest = order_value(key)
+        shift = largest if np.isfinite(largest) else _ZERO
+        total = _ZERO
+        for i in range(xs.size):
+            ys[i] = exp(ys[i] - shift)
+            total += ys[i]
+        scale = _ONE / (_ONE if largest == _MINUS_INF else total)
+        for i in range(xs.size):
+            ys[i] *= scale
+
+
 @jit
+def _masked_all(parts, x, mask, mask_row, y):
+    in_parts(_masked, parts, len(x), (x, mask, mask_row, y))
+
+
+@jit(inline=True)
 def _backward(g, y, dx, start, stop):
     for row in range(start, stop):
         gs, ys, dxs = g[row], y[row], dx[row]
@@ -69,15 +101,11 @@ def _backward(g, y, dx, start, stop):
             dxs[i] = ys[i] * (gs[i] - dot)
 
 
-@jit(parallel=True)
-def _forward_all(x, y):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, len(x))
-        _forward(x, y, start, stop)
+@jit
+def _forward_all(parts, x, y):
+    in_parts(_forward, parts, len(x), (x, y))
 
 
-@jit(parallel=True)
-def _backward_all(g, y, dx):
-    for part in prange(PARTS):
-        start, stop = bounds(part, PARTS, len(y))
-        _backward(g, y, dx, start, stop)
+@jit
+def _backward_all(parts, g, y, dx):
+    in_parts(_backward, parts, len(y), (g, y, dx))

@@ -6,10 +6,12 @@ from ..registry import array_module, register
 
 
 @register("softmax", name="reference")
-def softmax(x, *, axis):
+def softmax(x, *, axis, mask=None):
     if x.size == 0:
         return x.copy()
     xp = array_module(x)
+    if mask is not None:
+        x = xp.where(mask, x, xp.asarray(-xp.inf, x.dtype))
     largest = x.max(axis=axis, keepdims=True)
     weights = xp.exp(x - xp.where(xp.isinf(largest), 0, largest))
     total = weights.sum(axis=axis, keepdims=True)

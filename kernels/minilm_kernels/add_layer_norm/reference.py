@@ -1,0 +1,19 @@
+"""The specification of add_layer_norm: a sum, and layer_norm of it."""
+
+from __future__ import annotations
+
+from ..layer_norm.reference import layer_norm, layer_norm_backward
+from ..registry import register
+
+
+@register("add_layer_norm", name="reference")
+def add_layer_norm(x, residual, weight, bias, *, eps):
+    total = x + residual
+    y, mean, rstd = layer_norm(total, weight, bias, eps=eps)
+    return y, total, mean, rstd
+
+
+@register("add_layer_norm_backward", name="reference")
+def add_layer_norm_backward(g, g_total, total, weight, mean, rstd, *, needs):
+    dx, dweight, dbias = layer_norm_backward(g, total, weight, mean, rstd, needs=needs)
+    return dx + g_total if needs[0] else None, dweight, dbias

@@ -1,0 +1,166 @@
+"""`minilm bench`, or `python -m minilm_kernels.bench`: the command line of the lab."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import registry
+from . import machine, memory, peers, plots, results, table
+from .choices import choose, option_values, parse_shapes, variants
+from .errors import LabError
+from .include import include
+from .measure import Row, measure
+from .workload import MODES, Workload, workloads
+
+__all__ = ["main"]
+
+_PASSES = {"fwd": "forward", "bwd": "backward"}
+_DESCRIPTION = """Check and time every implementation of an operation beside the others and its peers.
+
+A kernel is timed only after it was checked against the float64 reference, in this run; a wrong one is shown with its
+error and no time, and the exit status is 1. Implementations take turns, round by round, so that drift cancels."""
+_EPILOG = """An operation's own options vary what is computed: minilm bench attention --causal true,false
+`minilm bench --list` shows shapes, options and implementations. Memory is the peak of a call beyond its inputs."""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m minilm_kernels.bench") -> int:
+    """Runs the command line; returns the exit status: 0, 1 where a kernel is wrong, 2 for what can't be done."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments[:1] == ["check-kernel"]:
+            from .checking import run
+
+            return run(arguments[1:], f"{prog} check-kernel")
+        return _bench(arguments, prog)
+    except LabError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("operations", nargs="*", metavar="OPERATION", help="one or more, or 'all'")
+    add("--list", action="store_true", help="show what there is to run, and run nothing")
+    add("--pass", dest="passes", default="fwd,bwd", help="fwd, bwd, or both (the default)")
+    add("--shapes", default="default", help="a preset, or shapes with ; between them: '1,12,4096,64;12,4,64,32'")
+    add("--implementations", default="all", help="names, or 'all' (the default)")
+    add("--dtype", default="float32", help="float32 (the default), float64, float16, bfloat16")
+    add("--peers", help="other libraries to compare with: torch (the default where installed), or none")
+    add("--rounds", type=int, default=20, help="samples of each implementation (default %(default)s)")
+    add("--seconds", type=float, default=2.0, help="at most, for an implementation's samples (default %(default)s)")
+    add("--seed", type=int, default=0, help="of the inputs")
+    add("--include", action="append", default=[], metavar="FILE", help="a Python file that registers kernels of yours")
+    add("--csv", type=Path, metavar="FILE", help="write all results, a metric a line")
+    add("--plot", type=Path, metavar="FILE", help="draw the rates of all implementations (png, pdf, svg)")
+    add("--roofline", type=Path, metavar="FILE", help="draw them under the machine's two ceilings")
+    return parser
+
+
+def _bench(arguments: list[str], prog: str) -> int:
+    options, unknown = _parser(prog).parse_known_args(arguments)
+    for path in options.include:
+        for entry in include(path):
+            print(f"{path}: {entry.name!r} for {entry.operation}")
+    known = workloads()
+    if options.list:
+        _list(known)
+        return 0
+    if not options.operations:
+        raise LabError(f"no operation is named; expected 'all' or some of: {', '.join(known)}")
+    names = ",".join("all" if name == "all" else name.removesuffix("_backward") for name in options.operations)
+    chosen = [known[name] for name in choose("operation", "all" if "all" in names.split(",") else names, known)]
+    given = option_values(unknown, chosen)
+    modes = [_PASSES[name] for name in choose("pass", options.passes, _PASSES)]
+    if not any(mode in workload.passes() for workload in chosen for mode in modes):
+        raise LabError(f"{chosen[0].operation} has no {modes[0]} pass; it has: {', '.join(chosen[0].passes())}")
+    if options.rounds < 1 or options.seconds <= 0:
+        raise LabError(f"--rounds {options.rounds} and --seconds {options.seconds}; expected more than 0 of both")
+    dtypes = choose("dtype", options.dtype, ("float32", "float64", "float16", "bfloat16"))
+    wanted = None if options.implementations == "all" else _implementations(options.implementations, chosen)
+    rivals = _peers(options.peers)
+    for path in (options.plot, options.roofline):
+        if path is not None:
+            plots.check(path)
+    for path in (options.csv, options.plot, options.roofline):
+        if path is not None and not path.parent.is_dir():
+            raise LabError(f"can't write {path}: there is no folder {path.parent}")
+
+    print(f"{machine.describe()}; {machine.versions(_packages(rivals))}")
+    rows: list[Row] = []
+    for workload in chosen:
+        for shape in parse_shapes(workload, options.shapes):
+            for variant in variants(workload, given):
+                for mode in (mode for mode in MODES if mode in modes and mode in workload.passes()):
+                    for dtype in dtypes:
+                        rows += _one(workload, mode, shape, variant, dtype, wanted, rivals, options)
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "seed": options.seed}
+    if options.csv is not None:
+        results.write_csv(options.csv, rows, settings, _packages(rivals))
+        print(f"wrote {options.csv}")
+    for path, draw in ((options.plot, plots.speed), (options.roofline, plots.roofline)):
+        if path is not None:
+            print("".join(f"wrote {written}\n" for written in draw(path, rows)) or f"nothing to draw in {path}", end="")
+    wrong = [row for row in rows if row.failed]
+    for row in wrong:
+        print(f"WRONG: {row.operation} {row.mode} by {row.provider} at {row.shape}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _one(workload: Workload, mode, shape, variant, dtype, wanted, rivals, options) -> list[Row]:
+    """Measures one problem and prints its block of the table."""
+    with memory.bounded():
+        rows = measure(
+            *(workload, mode, shape, variant, dtype),
+            implementations=wanted,
+            peer_names=rivals,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            seed=options.seed,
+        )
+    if rows:
+        print("\n".join(["", table.title(rows), table.HEADER, *table.lines(rows)]), flush=True)
+    return rows
+
+
+def _implementations(words: str, chosen: list[Workload]) -> list[str]:
+    """The names asked for, each of which one of the operations has."""
+    there = [
+        entry.name
+        for workload in chosen
+        for operation in workload.passes().values()
+        for entry in registry.implementations(operation, device="cpu")
+    ]
+    return choose("implementation", words, dict.fromkeys(there))
+
+
+def _peers(words: str | None) -> list[str]:
+    if words == "none":
+        return []
+    if words is not None:
+        return [name for name in words.split(",") if peers.load(name) is not None]
+    return [name for name in peers.PEERS if peers.available(name)]
+
+
+def _packages(rivals: list[str]) -> list[str]:
+    return ["numpy", "numba", *rivals]
+
+
+def _list(known: dict[str, Workload]) -> None:
+    for name, workload in known.items():
+        print(f"{name} ({', '.join(workload.passes())}), sizes {','.join(workload.sizes)}")
+        for preset, shapes in workload.presets.items():
+            print(f"  --shapes {preset}: {'; '.join(map(workload.label, shapes))}")
+        for option, values in workload.options.items():
+            print(f"  --{option.replace('_', '-')} {','.join(str(value).lower() for value in values)}")
+        for mode, operation in workload.passes().items():
+            entries = registry.implementations(operation, device="cpu")
+            print(f"  {mode}: {', '.join(entry.name for entry in entries)}")

@@ -1,0 +1,25 @@
+"""dequantize as the lab runs it."""
+
+from __future__ import annotations
+
+from .. import quantize
+from ..bench.workload import Inputs, Workload
+
+
+class Dequantize(Workload):
+    operation = "dequantize"
+    sizes = ("N", "K")
+    x = "N"
+    presets = {"default": [(4096, 4096), (256, 576)], "rows": [(n, 768) for n in (16, 256, 4096, 50257)]}
+    options = {"format": ("Q8_0", "Q4_0", "Q4_1")}
+    awkward = {"N": (0, 1, 2, 70), "K": (0, 32, 64, 800), "format": ("Q8_0", "Q4_0", "Q4_1")}
+    multiple_of = {"K": 32}
+
+    def build(self, draw, *, N, K, format):
+        return Inputs((quantize(draw.normal(N, K), format=format),), {"format": format, "dtype": draw.dtype.name})
+
+    def flops(self, mode, *, N, K, format):
+        return 2 * N * K
+
+
+WORKLOAD = Dequantize()

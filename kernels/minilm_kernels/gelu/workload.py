@@ -1,0 +1,42 @@
+"""gelu as the lab runs it."""
+
+from __future__ import annotations
+
+from ..bench.workload import Inputs, Peer, Workload
+
+
+class GELU(Workload):
+    operation = "gelu"
+    sizes = ("N", "C")
+    x = "N"
+    presets = {
+        "default": [(4096, 768), (4096, 3072), (256, 1536), (1, 3072)],
+        "rows": [(n, 3072) for n in (4, 16, 64, 256, 1024, 4096)],
+    }
+    options = {"approximate": ("none", "tanh")}
+    awkward = {"N": (0, 1, 2, 3, 70, 200), "C": (1, 2, 7, 17, 65, 257), "approximate": ("none", "tanh")}
+
+    def build(self, draw, *, N, C, approximate):
+        return Inputs((draw.normal(N, C, scale=3),), {"approximate": approximate})
+
+    def backward(self, draw, inputs, outputs):
+        (x,) = inputs.args
+        return Inputs((draw.normal(*x.shape), x), dict(inputs.settings))
+
+    def flops(self, mode, *, N, C, approximate):
+        per_element = {
+            ("forward", "none"): 5,
+            ("backward", "none"): 11,
+            ("forward", "tanh"): 9,
+            ("backward", "tanh"): 17,
+        }
+        return N * C * per_element[mode, approximate]
+
+    def torch(self, torch, mode, settings):
+        def function(x):
+            return torch.nn.functional.gelu(x, approximate=settings["approximate"])
+
+        return [Peer("torch", function, gradients=(0,))]
+
+
+WORKLOAD = GELU()

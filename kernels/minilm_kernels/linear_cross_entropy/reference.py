@@ -1,0 +1,29 @@
+"""The specification of linear_cross_entropy, in plain array code: the logits exist whole here."""
+
+from __future__ import annotations
+
+from ..cross_entropy.reference import cross_entropy, cross_entropy_backward
+from ..registry import register
+
+
+@register("linear_cross_entropy", name="reference")
+def linear_cross_entropy(x, weight, targets, *, bias, g, ignore_index, label_smoothing, chunk):
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    found = cross_entropy(_logits(x, weight, bias), targets, **options)
+    if g is None:
+        return found
+    return *found, *linear_cross_entropy_backward(g, x, weight, targets, bias=bias, chunk=chunk, **options)
+
+
+@register("linear_cross_entropy_backward", name="reference")
+def linear_cross_entropy_backward(g, x, weight, targets, *, bias, ignore_index, label_smoothing, chunk):
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    logits = _logits(x, weight, bias)
+    _, logsumexp = cross_entropy(logits, targets, **options)
+    dlogits = cross_entropy_backward(g, logits, targets, logsumexp, **options)
+    return dlogits @ weight, dlogits.T @ x, None if bias is None else dlogits.sum(axis=0)
+
+
+def _logits(x, weight, bias):
+    logits = x @ weight.T
+    return logits if bias is None else logits + bias
