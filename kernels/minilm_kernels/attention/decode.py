@@ -37,6 +37,7 @@ from ..simd import (
     zeros,
 )
 from .lanes import load_first, sums_of_lanes
+from .tables import uncounted
 from .tiles import LN_2, LOG2_E, MINUS_INFINITY, ONE, ZERO, round_up
 
 __all__ = ["PART", "decode", "decode_parts"]
@@ -137,6 +138,7 @@ def decode_parts(q, k, v, first, stop, scale, modifiers, tables, spans, parts, t
     For each query of each task it leaves a row of `partial`: the sum of the values times their weights, D numbers and
     padding, then the score that these weights are relative to, and their sum.
     """
+    tables = uncounted(tables)
     H, T, D = q.shape[1], q.shape[2], q.shape[3]
     B, Hk = k.shape[0], k.shape[1]
     group = H // Hk

@@ -7,7 +7,14 @@ from functools import partial
 
 import numpy as np
 
+from ..bench.problem import SLACK
 from ..bench.workload import Inputs, Peer, Workload
+
+
+def _longest(rows):
+    """The largest Euclidean norm of a row."""
+    return math.sqrt((rows * rows).sum(axis=-1).max(initial=0))
+
 
 _SCORES = 2**24  # that the reference holds at one time
 
@@ -107,13 +114,18 @@ class Attention(Workload):
         return np.concatenate([dq for dq, _, _ in blocks], axis=2), dk, dv
 
     def cancelling(self, mode, inputs, exact):
-        """The largest term of which dq and dk are differences: with one key, for example, they are rounding alone.
+        """What a score's own rounding comes to in a gradient, and the largest term of which dq and dk are differences:
+        with one key, for example, they are rounding alone.
 
         In long rows they are not, and the scores would be as large as the machine.
         """
-        if mode == "forward" or inputs.args[1].size * inputs.args[2].shape[2] > _SCORES:
+        if mode == "forward":
             return 0.0
         g, q, k, v, _, logsumexp = inputs.args
+        score = abs(inputs.settings.get("scale") or q.shape[3] ** -0.5) * _longest(q) * _longest(k)
+        rounding = score / SLACK * max((np.abs(x).max(initial=0) for x in exact if x is not None), default=0.0)
+        if q.size * k.shape[2] > _SCORES:
+            return rounding
         k, v = (np.repeat(x, q.shape[1] // x.shape[1], axis=1).swapaxes(2, 3) for x in (k, v))
         scale = inputs.settings.get("scale", q.shape[3] ** -0.5)
         finite = np.where(np.isfinite(logsumexp), logsumexp, np.inf)[..., None]
@@ -121,7 +133,7 @@ class Attention(Workload):
         if inputs.settings.keys() & {"soft_cap", "bias", "alibi_slopes", "dropout_p"}:  # then they may be anything
             weights = 1 / (1 - inputs.settings.get("dropout_p", 0))
         largest = max(1.0, abs(scale) * max(np.abs(x).max(initial=0) for x in (q, k)))
-        return largest * (weights * np.abs(g @ v)).max(initial=0)
+        return max(rounding, largest * (weights * np.abs(g @ v)).max(initial=0))
 
     def torch(self, torch, mode, settings):
         if not set(settings) <= {"causal", "scale"}:
