@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,8 +25,26 @@ import machine
 import numpy as np
 
 SHAPES = {
-    "char-cpu": {"vocab_size": 65, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4, "batch": 12},
-    "medium": {"vocab_size": 65, "n_positions": 256, "n_embd": 384, "n_layer": 6, "n_head": 6, "batch": 8},
+    "char-cpu": {
+        "vocab_size": 65,
+        "n_positions": 64,
+        "n_embd": 128,
+        "n_layer": 4,
+        "n_head": 4,
+        "batch": 12,
+        "lr": 1e-3,
+        "warmup": 100,
+    },
+    "medium": {
+        "vocab_size": 65,
+        "n_positions": 256,
+        "n_embd": 384,
+        "n_layer": 6,
+        "n_head": 6,
+        "batch": 8,
+        "lr": 1e-3,
+        "warmup": 100,
+    },
     "gpt2-124m": {
         "vocab_size": 50257,
         "n_positions": 1024,
@@ -34,14 +53,23 @@ SHAPES = {
         "n_head": 12,
         "batch": 4,
         "context": 64,
+        "lr": 6e-4,
+        "warmup": 2000,
     },
 }
-OPTIMISER = {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8}
+# Learning rates, and the steps over which they rise to them, are those that nanoGPT trains such models with.
+OPTIMISER = {"betas": (0.9, 0.99), "eps": 1e-8}
 WEIGHT_DECAY, MAX_NORM = 0.1, 1.0
 
 
 def model_shape(shape: dict) -> dict:
-    return {key: value for key, value in shape.items() if key not in ("batch", "context")}
+    return {key: value for key, value in shape.items() if key not in ("batch", "context", "lr", "warmup")}
+
+
+def set_learning_rate(optimiser, shape: dict, step: int) -> None:
+    """The rate of step number `step`, counted from 1: rising in a line, then constant."""
+    for group in optimiser.param_groups:
+        group["lr"] = shape["lr"] * min(1.0, step / shape["warmup"])
 
 
 def initial_weights(shape: dict) -> dict:
@@ -69,10 +97,12 @@ def our_step(shape: dict):
     reuse_memory()
     model = GPT2(GPT2Config(**model_shape(shape), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
     model.load_state_dict(initial_weights(shape))
-    optimiser = optim.AdamW(optim.decay_groups(model.named_parameters(), WEIGHT_DECAY), **OPTIMISER)
+    optimiser = optim.AdamW(optim.decay_groups(model.named_parameters(), WEIGHT_DECAY), lr=shape["lr"], **OPTIMISER)
     parameters = list(model.parameters())
+    steps = itertools.count(1)
 
     def step(inputs, targets) -> float:
+        set_learning_rate(optimiser, shape, next(steps))
         optimiser.zero_grad()
         loss = model(inputs, targets=targets).loss
         loss.backward()
@@ -90,9 +120,11 @@ def torch_step(shape: dict):
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = TorchGPT(**model_shape(shape))
     model.load_ours(initial_weights(shape))
-    optimiser = torch.optim.AdamW(model.groups(WEIGHT_DECAY), **OPTIMISER)
+    optimiser = torch.optim.AdamW(model.groups(WEIGHT_DECAY), lr=shape["lr"], **OPTIMISER)
+    steps = itertools.count(1)
 
     def step(inputs, targets) -> float:
+        set_learning_rate(optimiser, shape, next(steps))
         optimiser.zero_grad()
         loss = model(torch.from_numpy(inputs), torch.from_numpy(targets))
         loss.backward()
