@@ -16,6 +16,7 @@ This package imports nothing of `minilm` and is useful without it.
 # Python binds a folder's module once, at its first import: `minilm_kernels.attention` is the function from here on.
 # They are light: an implementation, and Numba with it, is imported when an operation first runs.
 from .adamw import adamw
+from .add_bias import add_bias
 from .add_layer_norm import add_layer_norm, add_layer_norm_backward
 from .add_rms_norm import add_rms_norm, add_rms_norm_backward
 from .attention import attention, attention_backward
@@ -40,6 +41,7 @@ from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "adamw",
+    "add_bias",
     "add_layer_norm",
     "add_layer_norm_backward",
     "add_rms_norm",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import string
 
+import minilm_kernels as kernels
 import numpy as np
 
 from minilm.autograd import Array, Tensor, op
@@ -75,7 +76,9 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
             f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
         )
     y = _product(_rows(x), matrix)
-    if bias is not None:
+    if bias is not None and bias.dtype == y.dtype and bias.shape == y.shape[1:]:
+        kernels.add_bias(y, bias)  # nearly always
+    elif bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], matrix.shape[1])
 
