@@ -103,18 +103,24 @@ def test_results_say_what_was_measured():
 
 # Faults in attention, the cache and the positions.
 
+ATTENTION = (
+    "packed_self_attention",
+    "scaled_dot_product_attention",
+)  # (qkv, n_head) without a cache, (q, k, v) with one
+
 
 @pytest.mark.parametrize("ahead", [1, 99])
 def test_attention_that_sees_the_future(ahead, monkeypatch):
-    attend = ops.scaled_dot_product_attention
+    def leaking(attend):
+        def attention(*qkv, causal, attn_mask=None, **settings):
+            length, keys = qkv[0].shape[-2], qkv[min(1, len(qkv) - 2)].shape[-2]
+            seen = np.arange(keys) <= np.arange(length)[:, None] + keys - length + ahead
+            return attend(*qkv, causal=False, attn_mask=seen if attn_mask is None else seen & attn_mask, **settings)
 
-    def leaking(q, k, v, causal=False, *, attn_mask=None, key_lengths=None, **settings):
-        keys = k.shape[2]
-        seen = np.arange(keys) <= np.arange(q.shape[2])[:, None] + keys - q.shape[2] + ahead
-        mask = seen if attn_mask is None else seen & attn_mask
-        return attend(q, k, v, False, attn_mask=mask, key_lengths=key_lengths, **settings)
+        return attention
 
-    monkeypatch.setattr(ops, "scaled_dot_product_attention", leaking)
+    for name in ATTENTION:
+        monkeypatch.setattr(ops, name, leaking(getattr(ops, name)))
     assert FUTURE in failed(model_of())
 
 
@@ -157,13 +163,14 @@ def test_padding_that_is_looked_at():
 
 
 def test_real_tokens_that_are_hidden_with_the_padding(monkeypatch):
-    attend = ops.scaled_dot_product_attention
+    def short(attend):
+        def attention(*qkv, key_lengths=None, **settings):
+            return attend(*qkv, key_lengths=None if key_lengths is None else key_lengths - 1, **settings)
 
-    def short(q, k, v, causal=False, *, key_lengths=None, **settings):
-        key_lengths = None if key_lengths is None else key_lengths - 1
-        return attend(q, k, v, causal, key_lengths=key_lengths, **settings)
+        return attention
 
-    monkeypatch.setattr(ops, "scaled_dot_product_attention", short)
+    for name in ATTENTION:
+        monkeypatch.setattr(ops, name, short(getattr(ops, name)))
     assert failed(model_of()) == {RIGHT}
 
 
