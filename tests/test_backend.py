@@ -1,5 +1,6 @@
 """The backend: dtypes, devices and what is said where one is missing, random streams, memory."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -251,3 +252,11 @@ print(accepted, backend.peak_memory() - before >= 30_000_000, before > 1_000_000
     accepted, grew, sensible = done.stdout.split()
     assert accepted == str(sys.platform.startswith("linux"))
     assert grew == sensible == "True"
+
+
+def test_objects_are_kept_from_the_collector_for_a_while():
+    before = gc.get_freeze_count()
+    with pytest.raises(RuntimeError, match="within"), backend.keep_objects():
+        assert gc.get_freeze_count() > before + 1000
+        raise RuntimeError("within")
+    assert gc.get_freeze_count() == 0

@@ -14,7 +14,7 @@ from .arrays import (
     to_device,
     to_numpy,
 )
-from .memory import peak_memory, reuse_memory
+from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Generator, default_generator, manual_seed
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "default_generator",
     "device_of",
     "has_cuda_array",
+    "keep_objects",
     "manual_seed",
     "peak_memory",
     "resolve_dtype",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["peak_memory", "reuse_memory"]
+__all__ = ["keep_objects", "peak_memory", "reuse_memory"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _MADV_HUGEPAGE, _HUGE_PAGE, _RESERVED = 14, 2 * 2**20, 2**30
@@ -49,6 +52,21 @@ def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
                 start = -(-start // _HUGE_PAGE) * _HUGE_PAGE
                 if stop > start:
                     libc.madvise(start, stop - start, _MADV_HUGEPAGE)  # advice: where it is refused, nothing is lost
+
+
+@contextmanager
+def keep_objects() -> Iterator[None]:
+    """Within it, Python's garbage collector leaves alone what exists already: modules, compiled kernels, the model.
+
+    The collector comes by several times a second, because a step makes and drops some thousand objects, and goes over
+    everything that there is: a twentieth of a small model's step. Enter after the first step, when all is compiled.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def peak_memory() -> int:

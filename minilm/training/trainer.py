@@ -92,8 +92,11 @@ class Trainer:
         self._tell("on_start")
         try:
             with StopSignals() as stop:
-                while self.step < self.config.steps and not self._patience_is_out and not stop.received:
-                    self._advance(stop)
+                if self._goes_on(stop):
+                    self._advance(stop)  # compiles the kernels
+                with backend.keep_objects():
+                    while self._goes_on(stop):
+                        self._advance(stop)
             if self.store and self.step and not self.store.path(self.step).exists():
                 self._tell("on_checkpoint", self.save())
         finally:
@@ -104,6 +107,9 @@ class Trainer:
         self.outcome = "finished" if done else "stopped early" if early else "interrupted"
         self._tell("on_end")
         return self.outcome
+
+    def _goes_on(self, stop: StopSignals) -> bool:
+        return self.step < self.config.steps and not self._patience_is_out and not stop.received
 
     def _advance(self, stop: StopSignals) -> None:
         """A step and what is due after it: evaluation, the row of metrics, a checkpoint."""
