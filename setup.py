@@ -10,7 +10,7 @@ EXTRAS = {
     "yaml": ["pyyaml>=6.0"],
     "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0"],
 }
-EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5"]
+EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
 
 setup(
     name="minilm",
