@@ -25,12 +25,19 @@ from numba.extending import intrinsic
 
 from . import pool
 
-__all__ = ["in_parts"]
+__all__ = ["address_of", "in_parts"]
 
 pool.install()
 
 _INT, _POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _BODY = ir.FunctionType(ir.VoidType(), [_POINTER.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _POINTER])
+
+
+def address_of(kernel, argument_types) -> int:
+    """Where the machine code of a kernel for these types is, compiled if need be."""
+    kernel.compile(argument_types)
+    compiled = kernel.overloads[argument_types]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 @intrinsic

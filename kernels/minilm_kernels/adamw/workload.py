@@ -24,10 +24,14 @@ class AdamW(Workload):
     in_place = True
 
     def build(self, draw, *, P, decoupled, grad_scale):
-        settings = {"lr": 1e-3, "weight_decay": 0.1, "step": 3, "decoupled": decoupled, "grad_scale": grad_scale}
+        return self.state(draw, P, decoupled=decoupled, grad_scale=grad_scale)
+
+    def state(self, draw, P, **settings):
+        """Parameters, gradients and means of P numbers in all, and an optimiser's settings."""
         params, grads, exp_avgs = ([draw.normal(n) for n in _parts(P)] for _ in range(3))
         exp_avg_sqs = [np.abs(draw.normal(n)) for n in _parts(P)]
-        return Inputs((params, grads, exp_avgs, exp_avg_sqs), settings)
+        common = {"lr": 1e-3, "weight_decay": 0.1, "step": 3}
+        return Inputs((params, grads, exp_avgs, exp_avg_sqs), common | settings)
 
     def flops(self, mode, *, P, decoupled, grad_scale):
         return 15 * P

@@ -22,11 +22,11 @@ from ..simd import (
     sum_lanes,
     zeros,
 )
-from .forward import EMPTY, PARTIAL, modify_rows, rows_are_empty, tile_state
+from .contract import BLOCK, EMPTY, MASKS_ONLY, NO_GRADIENT, PARTIAL
+from .forward import modify_rows, rows_are_empty, tile_state
 from .keep import drop_row
-from .tables import MASKS_ONLY, NO_GRADIENT, uncounted
+from .tables import uncounted
 from .tiles import (
-    BLOCK,
     COLUMNS,
     LN_2,
     LOG2_E,

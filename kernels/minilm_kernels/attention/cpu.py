@@ -7,10 +7,12 @@ from functools import cache
 import numpy as np
 from numba import types
 
+from ..launch import address_of
 from ..registry import register
 from ..threads import get_num_threads
+from .contract import TABLE
 from .decode_cpu import decode_attention
-from .tables import TABLE, address_of
+from .layout import dense, heads_like, is_dense
 from .visible import row_ranges
 
 __all__ = ["attention", "attention_backward"]
@@ -32,7 +34,7 @@ def attention(
 ):  # fmt: skip
     (B, H, T, D), (_, Hk, S, _) = q.shape, k.shape
     if q.size == 0:
-        return _like(q), np.empty((B, H, T), np.float32)
+        return heads_like(q), np.empty((B, H, T), np.float32)
     first, stop, position = row_ranges(
         q, S, causal=causal, window=window, key_lengths=key_lengths, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
     )
@@ -41,12 +43,12 @@ def attention(
         return decode_attention(q, k, v, first, stop, scale, modifiers, tables)
     n_threads = _threads(B * H * T * S * D)
     # Some tasks a thread keep the threads equally busy; fewer rows than that to a task, and packing its keys shows.
-    out, logsumexp = _like(q), np.empty((B, H, T), np.float32)
+    out, logsumexp = heads_like(q), np.empty((B, H, T), np.float32)
     rows = H // Hk * T
     chunk = min(252, max(24, -(-rows * B * Hk // (4 * n_threads))), rows)
     _forward()(
         n_threads,
-        *(_dense(q), _dense(k), _dense(v), first, stop, np.float32(scale), modifiers, tables, _states(block_mask)),
+        *(dense(q), dense(k), dense(v), first, stop, np.float32(scale), modifiers, tables, _states(block_mask)),
         *(_drop(dropout_p, seed), chunk, np.zeros(1, np.int64), out, logsumexp),
     )
     return out, logsumexp
@@ -58,8 +60,8 @@ def attention_backward(
     cu_seqlens_k, dropout_p, seed, score_mod, block_mask, bias_gradient, into
 ):  # fmt: skip
     (B, H, T, D), (_, Hk, S, _) = q.shape, k.shape
-    given = into or (_like(q), _like(k), _like(v))
-    dq, dk, dv = (x if _is_dense(x) else np.empty(x.shape, np.float32) for x in given)
+    given = into or (heads_like(q), heads_like(k), heads_like(v))
+    dq, dk, dv = (x if is_dense(x) else np.empty(x.shape, np.float32) for x in given)
     d_bias = np.zeros(bias.shape, np.float32) if bias_gradient else None
     first, stop, position = row_ranges(
         q, S, causal=causal, window=window, key_lengths=key_lengths, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
@@ -73,9 +75,9 @@ def attention_backward(
     n_threads = _threads(B * H * T * S * D) if n_tasks > 1 else 1
     _backward()(
         n_threads,
-        *(_dense(g), _dense(q), _dense(k), _dense(v), first, stop, np.float32(scale), modifiers, tables),
+        *(dense(g), dense(q), dense(k), dense(v), first, stop, np.float32(scale), modifiers, tables),
         *(_states(block_mask), _drop(dropout_p, seed), alone, np.zeros(1, np.int64)),
-        *(_dense(out), np.ascontiguousarray(logsumexp), dq, dk, dv),
+        *(dense(out), np.ascontiguousarray(logsumexp), dq, dk, dv),
     )
     for array, gradient in zip(given, (dq, dk, dv)):
         if array is not gradient:
@@ -116,21 +118,6 @@ def _drop(p, seed):
 
 def _threads(work):
     return get_num_threads() if work > SERIAL_WORK else 1
-
-
-def _like(x):
-    """An empty (B, H, T, D) array like x, laid out so that merging the heads, to (B, T, H * D), copies nothing."""
-    B, H, T, D = x.shape
-    return np.empty((B, T, H, D), np.float32).swapaxes(1, 2)
-
-
-def _dense(x):
-    """`x` itself if the elements of a row lie side by side, as vector loads need it, else a copy."""
-    return x if _is_dense(x) else np.ascontiguousarray(x)
-
-
-def _is_dense(x):
-    return x.strides[3] == 4 and x.flags.aligned
 
 
 _INTS = types.Array(types.int64, 1, "C")

@@ -6,6 +6,9 @@ from functools import cache
 
 import numpy as np
 
+from ..launch import address_of
+from .layout import dense, heads_like
+
 __all__ = ["decode_attention"]
 
 # Below this many multiply-adds, 0.1 ms of them, starting the threads costs more than they save.
@@ -33,19 +36,14 @@ def decode_attention(q, k, v, first, stop, scale, modifiers, tables):
     ([1.0, 1.0], True)
     """
     (B, H, T, D), S = q.shape, k.shape[2]
-    out = np.empty((B, T, H, D), np.float32).swapaxes(1, 2)
+    out = heads_like(q)
     logsumexp = np.empty((B, H, T), np.float32)
     if out.size:
         kernel, address = _kernel()
         parallel = B * H * T * S * D > SERIAL_WORK
-        arrays = _dense(q), _dense(k), _dense(v), first, stop
+        arrays = dense(q), dense(k), dense(v), first, stop
         kernel(address, *arrays, np.float32(scale), modifiers, tables, parallel, out, logsumexp)
     return out, logsumexp
-
-
-def _dense(x):
-    """`x` itself if the elements of a row lie side by side, as vector loads need it, else a copy."""
-    return x if x.strides[3] == 4 and x.flags.aligned else np.ascontiguousarray(x)
 
 
 @cache
@@ -61,8 +59,6 @@ def _kernel():
     inputs = array, array, array, ranges, ranges, types.float32, modifiers, modifiers
     part_types = *inputs, ints, types.int64, ints, types.Array(types.float32, 1, "C")
     results = types.Array(types.float32, 4, "A"), types.Array(types.float32, 3, "C")
-    decode_parts.compile(part_types)
     decode.compile((types.int64, *inputs, types.boolean, *results))
     decode.disable_compile()
-    part = decode_parts.overloads[part_types]
-    return decode, part.library.get_pointer_to_function(part.fndesc.llvm_func_name)
+    return decode, address_of(decode_parts, part_types)

@@ -28,10 +28,10 @@ from ..simd import (
     transpose,
     zeros,
 )
+from .contract import BLOCK, EMPTY, MASKS_ONLY, PARTIAL
 from .keep import drop_row
-from .tables import MASKS_ONLY, uncounted
+from .tables import uncounted
 from .tiles import (
-    BLOCK,
     COLUMNS,
     LN_2,
     LOG2_E,
@@ -48,10 +48,9 @@ from .tiles import (
     unpack_rows,
 )
 
-__all__ = ["EMPTY", "forward", "forward_all", "modify_rows", "rows_are_empty", "tile_state"]
+__all__ = ["forward", "forward_all", "modify_rows", "rows_are_empty", "tile_state"]
 
 KEYS = BLOCK  # Keys a block: their K and V stay in the first cache level while the rows of a task pass by.
-EMPTY, PARTIAL = 0, 1  # of a block mask's states; the third is 2, full
 
 
 @jit(inline=True)

@@ -12,19 +12,15 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import types
 
 from ..jit import jit
+from ..launch import address_of
 from ..vector_math import tanh
-from .tables import TABLE, address_of, floats_at, ints_at, strided
+from .contract import TABLE
+from .tables import GRADIENT_TYPES, MODIFY_TYPES, floats_at, ints_at, strided
 from .tiles import LN_2, LOG2_E, ONE
 
-__all__ = ["GRADIENT_TYPES", "MODIFY_TYPES", "standard_modifier"]
-
-_SCRATCH, _TABLE = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
-# modify(scratch, offset, width, b, h, t, j, masked, table); modify_gradient(scratch, score, gradient, width, ...)
-MODIFY_TYPES = (_SCRATCH, *[types.int64] * 6, types.boolean, _TABLE)
-GRADIENT_TYPES = (_SCRATCH, *[types.int64] * 7, _TABLE)
+__all__ = ["standard_modifier"]
 
 # Where things stand in the table; an address of zero says that there is none.
 _CAP, _BIAS, _D_BIAS, _SLOPES, _POSITIONS = 0, 1, 6, 11, 16  # an address and, from _BIAS on, the steps of its axes

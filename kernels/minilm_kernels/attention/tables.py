@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
+from numba import carray, types
 
 from ..array_table import pointer
 from ..jit import jit
 
-__all__ = ["MASKS_ONLY", "NO_GRADIENT", "TABLE", "address_of", "floats_at", "ints_at", "strided", "uncounted"]
+__all__ = ["GRADIENT_TYPES", "MODIFY_TYPES", "floats_at", "ints_at", "strided", "uncounted"]
 
-TABLE = 64  # integers a modifier has for the addresses, shapes and strides of its arrays
-# The last two are 1 for a modifier that changes nothing where no mask is, or no gradient: it need not be called then.
-MASKS_ONLY, NO_GRADIENT = TABLE - 1, TABLE - 2
+_SCRATCH, _TABLE = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
+# modify(scratch, offset, width, b, h, t, j, masked, table); modify_gradient(scratch, score, gradient, width, ...)
+MODIFY_TYPES = (_SCRATCH, *[types.int64] * 6, types.boolean, _TABLE)
+GRADIENT_TYPES = (_SCRATCH, *[types.int64] * 7, _TABLE)
 
 
 def strided(array: np.ndarray, shape: tuple[int, ...]) -> list[int]:
     """[address, *steps in elements] of `array` broadcast to `shape`: zero where one element serves a whole axis."""
     wide = np.broadcast_to(array, shape)
     return [wide.ctypes.data, *(step // array.itemsize for step in wide.strides)]
-
-
-def address_of(kernel, argument_types) -> int:
-    """Where the machine code of a kernel for these types is, compiled if need be."""
-    kernel.compile(argument_types)
-    compiled = kernel.overloads[argument_types]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 @jit(inline=True)

@@ -17,7 +17,6 @@ from ..jit import jit
 from ..simd import LANES, broadcast, fma, load, multiply, prefetch, splat, store, transpose, zeros
 
 __all__ = [
-    "BLOCK",
     "COLUMNS",
     "LN_2",
     "LOG2_E",
@@ -43,8 +42,6 @@ SCRATCH = types.Array(types.float32, 1, "C")
 
 ROWS = 6
 COLUMNS = 2 * LANES
-# Queries and keys to a block, of which a block mask says whether it is seen: a multiple of ROWS and of COLUMNS.
-BLOCK = 48
 
 LOG2_E = np.float32(math.log2(math.e))
 LN_2 = np.float32(math.log(2))

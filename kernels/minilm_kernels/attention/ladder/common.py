@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 
 from ...jit import jit
-from ...launch import in_parts
+from ...launch import address_of, in_parts
 from ...registry import register
 from ...simd import call_address
 from .. import attention as public
@@ -94,9 +94,7 @@ _ARGUMENTS = (types.int64, *[_ROWS] * 3, types.boolean, types.float32, _ROWS, ty
 @cache
 def _address(kernel) -> int:
     """Compiles a kernel, once, and says where: linked into the loop over threads, it would be optimised again."""
-    kernel.compile(_ARGUMENTS)
-    compiled = kernel.overloads[_ARGUMENTS]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address_of(kernel, _ARGUMENTS)
 
 
 @jit(inline=True)

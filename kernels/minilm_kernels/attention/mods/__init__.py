@@ -8,8 +8,9 @@ a graph of it (`graph`, with the `functions` that it knows), `derivative` one of
 its indices inside their arrays, `emit` writes it as the text of a module in terms of `lanes`, which `modules` keeps.
 """
 
+from ..contract import BLOCK
 from . import catalogue
-from .block_mask import BLOCK, BlockMask, and_masks, block_mask, check_block_mask, or_masks
+from .block_mask import BlockMask, and_masks, block_mask, check_block_mask, or_masks
 from .compiled import CompiledMod, compiled
 from .dense import apply_score_mod, apply_score_mod_gradient, dense_mask
 from .score_mod import ScoreMod, checked_score_mod

@@ -7,13 +7,11 @@ from functools import cache
 
 import numpy as np
 
+from ..contract import BLOCK, EMPTY, FULL, PARTIAL
 from .compiled import compiled
 from .dense import dense_mask
 
-__all__ = ["BLOCK", "EMPTY", "FULL", "PARTIAL", "BlockMask", "and_masks", "block_mask", "check_block_mask", "or_masks"]
-
-BLOCK = 48
-EMPTY, PARTIAL, FULL = 0, 1, 2
+__all__ = ["BlockMask", "and_masks", "block_mask", "check_block_mask", "or_masks"]
 
 
 class BlockMask:

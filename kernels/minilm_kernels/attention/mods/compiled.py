@@ -10,11 +10,12 @@ from types import FunctionType
 
 import numpy as np
 
+from ..contract import MASKS_ONLY, NO_GRADIENT, TABLE
 from . import bounds, emit
 from .derivative import NotDerivable, derivative
 from .given_gradient import check_gradient
 from .graph import LARGEST_POSITION, Graph, Node
-from .lines import MASKS_ONLY, NO_GRADIENT, TABLE, table_places
+from .lines import table_places
 from .lower import lowered, order
 from .modules import module_of
 from .score_mod import ScoreMod
@@ -64,13 +65,19 @@ class CompiledMod:
 
     @cached_property
     def modify_address(self) -> int:
-        return _address(module_of(self.source).modify, _modify_types())
+        from ...launch import address_of
+        from ..tables import MODIFY_TYPES
+
+        return address_of(module_of(self.source).modify, MODIFY_TYPES)
 
     @cached_property
     def gradient_address(self) -> int:
         """ValueError if the derivative can't be derived and none was given. Asked for, it completes the table."""
         self.table[NO_GRADIENT] = self.gradient_is_identity
-        return _address(module_of(self.gradient_source).modify_gradient, _gradient_types())
+        from ...launch import address_of
+        from ..tables import GRADIENT_TYPES
+
+        return address_of(module_of(self.gradient_source).modify_gradient, GRADIENT_TYPES)
 
     @cached_property
     def gradient_source(self) -> str:
@@ -187,23 +194,3 @@ def _programs(score_mod, mask_mod) -> _Programs:
     if found is None or not found.is_current():
         found = _known[key] = _Programs(*functions)
     return found
-
-
-def _address(kernel, argument_types: tuple) -> int:
-    kernel.compile(argument_types)
-    found = kernel.overloads[argument_types]
-    return found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-
-
-def _modify_types() -> tuple:
-    from numba import types
-
-    scratch, table = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
-    return (scratch, *[types.int64] * 6, types.boolean, table)
-
-
-def _gradient_types() -> tuple:
-    from numba import types
-
-    scratch, table = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
-    return (scratch, *[types.int64] * 7, table)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
+from ..contract import NO_GRADIENT
 from .graph import FLOAT, Graph, Node
 from .lower import affine_in_k, order
 
-__all__ = ["MASKS_ONLY", "NO_GRADIENT", "TABLE", "Lines", "table_places"]
-
-# Entries of a modifier's table; the last two tell the kernels when it need not be called.
-TABLE = 64
-MASKS_ONLY, NO_GRADIENT = TABLE - 1, TABLE - 2
+__all__ = ["Lines", "table_places"]
 
 # How one number that is the same in the whole row is computed; {0}, {1}, {2} are the arguments.
 _SCALAR = {
