@@ -337,6 +337,21 @@ def test_activations_equal_torch_and_unknown_ones_are_refused(torch):
         nn.activation("gelu_fast")
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6, eps=1e-3), nn.LayerNorm(6, bias=False), nn.RMSNorm(6)])
+def test_a_norm_adds_to_a_residual_stream_first(norm):
+    random = np.random.default_rng(0)
+    x, residual = (minilm.tensor(random.standard_normal((2, 3, 6)), requires_grad=True) for _ in range(2))
+    norm.to("float64")
+    y, total = norm(x, residual)
+    np.testing.assert_allclose(total.numpy(), x.numpy() + residual.numpy())
+    np.testing.assert_allclose(y.numpy(), norm(total).numpy(), atol=1e-12)
+    found = minilm.grad((y * y + 3 * total).sum(), [x, residual, norm.weight])
+    plain = x + residual
+    wanted = minilm.grad((norm(plain) ** 2 + 3 * plain).sum(), [x, residual, norm.weight])
+    for a, b in zip(found, wanted):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-10)
+
+
 def test_layers_begin_as_documented():
     stream = minilm.backend.Generator(0)
     bound = 1 / np.sqrt(400)

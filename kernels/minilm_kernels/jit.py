@@ -7,7 +7,7 @@ import numba
 from . import pool
 from .cache import kernel_cache
 
-__all__ = ["AS_WRITTEN", "FAST_MATH", "jit", "prange"]
+__all__ = ["AS_WRITTEN", "FAST_MATH", "jit", "only_for", "prange"]
 
 # What LLVM may assume: sums may be reordered and multiply-adds contracted, so that loops vectorise. Not `nnan` or
 # `ninf`: a NaN that enters a kernel must leave it, and a masked score may be as low as it likes.
@@ -41,3 +41,14 @@ def jit(function=None, *, parallel: bool = False, inline: bool = False, fastmath
         return kernel
 
     return decorate if function is None else decorate(function)
+
+
+def only_for(*argument_types):
+    """Decorator: compiles a kernel for these types alone, instead of anew for each set of constants in the calls."""
+
+    def decorate(kernel):
+        kernel.compile(argument_types)
+        kernel.disable_compile()
+        return kernel
+
+    return decorate

@@ -57,22 +57,31 @@ def in_parts(typingctx, kernel, parts, n, arguments):
         _, parts, n, arguments = values
         parts = context.cast(builder, parts, signature.args[1], types.int64)
         n = context.cast(builder, n, signature.args[2], types.int64)
-        record = cgutils.pack_struct(builder, [arguments, parts, n, _INT(0), _INT(-1)])
+        lent = _lend(context, builder, arguments)
+        record = cgutils.pack_struct(builder, [lent, parts, n, _INT(0), _INT(-1)])
         data = cgutils.alloca_once_value(builder, record)
         body = ir.Function(builder.module, _BODY, builder.module.get_unique_name("parts"))
         body.linkage = "internal"
         _call_parts(context, ir.IRBuilder(body.append_basic_block()), body.args, data.type)
-        # The first part's argument is address zero, and a step is a byte: each part's argument is its number.
-        first, count, step = (cgutils.alloca_once_value(builder, x) for x in (_POINTER(None), parts, _INT(1)))
         threads = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INT, []), "get_num_threads")
-        launch_type = ir.FunctionType(ir.VoidType(), [_POINTER] * 5 + [_INT] * 3)
-        launch = cgutils.get_or_insert_function(builder.module, launch_type, "numba_parallel_for")
-        pointers = [builder.bitcast(pointer, _POINTER) for pointer in (body, first, count, step, data)]
-        builder.call(launch, [*pointers, _INT(1), _INT(1), builder.call(threads, [])])
+        launch_type = ir.FunctionType(ir.VoidType(), [_POINTER, _INT, _POINTER, _INT])
+        launch = cgutils.get_or_insert_function(builder.module, launch_type, "minilm_share")
+        function, record = (builder.bitcast(pointer, _POINTER) for pointer in (body, data))
+        builder.call(launch, [function, parts, record, builder.call(threads, [])])
         failed = builder.load(cgutils.gep_inbounds(builder, data, 0, 3))
         with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, _INT(0))):
             context.call_conv.return_user_exc(builder, RuntimeError, ("a kernel raised in one of its parts",))
         return builder.load(cgutils.gep_inbounds(builder, data, 0, 4)) if returns else context.get_dummy_value()
+
+    def _lend(context, builder, values):
+        """The arguments with arrays that nobody counts: else each `x[row]` of a part would add one to a counter that
+        all threads share, and subtract it again, which takes longer than the row."""
+        for i, given in enumerate(arguments.types):
+            if isinstance(given, types.Array):
+                array = context.make_array(given)(context, builder, builder.extract_value(values, i))
+                array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                values = builder.insert_value(values, array._getvalue(), i)
+        return values
 
     def _call_parts(context, builder, body_arguments, data_type):
         first, count, _, data = body_arguments

@@ -72,6 +72,93 @@ launch:
     ret void
 }}
 
+; body(&first, &count, _, data) works off parts first ... first + count - 1. Each thread begins with a range of its own,
+; and takes from the others' when that is done: the cores of a busy machine are never equally fast.
+%work = type {{ ptr, ptr, ptr, i64, i64 }}
+
+define void @share(ptr %body, i64 %parts, ptr %data, i64 %asked) {{
+    %limit = load i64, ptr @limit
+    %is_less = icmp slt i64 %limit, %asked
+    %threads = select i1 %is_less, i64 %limit, i64 %asked
+    %first = alloca ptr
+    store ptr null, ptr %first
+    %count = alloca i64
+    store i64 %parts, ptr %count
+    %step = alloca i64
+    store i64 1, ptr %step
+    %few_threads = icmp slt i64 %threads, 2
+    %few_parts = icmp slt i64 %parts, 2
+    %is_serial = or i1 %few_threads, %few_parts
+    br i1 %is_serial, label %serial, label %prepare
+serial:
+    call void %body(ptr %first, ptr %count, ptr %step, ptr %data)
+    ret void
+prepare:
+    store i64 %threads, ptr %count
+    %lines = mul i64 %threads, 8  ; a cache line for each counter
+    %next = alloca i64, i64 %lines
+    br label %fill
+fill:
+    %r = phi i64 [0, %prepare], [%r.1, %fill]
+    %taken = mul i64 %r, %parts
+    %start = sdiv i64 %taken, %threads
+    %line = mul i64 %r, 8
+    %slot = getelementptr i64, ptr %next, i64 %line
+    store i64 %start, ptr %slot
+    %r.1 = add i64 %r, 1
+    %more = icmp slt i64 %r.1, %threads
+    br i1 %more, label %fill, label %launch
+launch:
+    %work.0 = insertvalue %work undef, ptr %body, 0
+    %work.1 = insertvalue %work %work.0, ptr %data, 1
+    %work.2 = insertvalue %work %work.1, ptr %next, 2
+    %work.3 = insertvalue %work %work.2, i64 %parts, 3
+    %work.4 = insertvalue %work %work.3, i64 %threads, 4
+    %work = alloca %work
+    store %work %work.4, ptr %work
+    call void inttoptr (i64 {pool} to ptr)(ptr @share_one, ptr %first, ptr %count, ptr %step, ptr %work,
+                                           i64 1, i64 1, i64 %threads)
+    ret void
+}}
+
+define void @share_one(ptr %args, ptr %dims, ptr %steps, ptr %data) {{
+    %work = load %work, ptr %data
+    %body = extractvalue %work %work, 0
+    %body_data = extractvalue %work %work, 1
+    %next = extractvalue %work %work, 2
+    %parts = extractvalue %work %work, 3
+    %threads = extractvalue %work %work, 4
+    %me = load i64, ptr %args
+    %part = alloca i64
+    %one = alloca i64
+    store i64 1, ptr %one
+    br label %range
+range:
+    %k = phi i64 [0, %0], [%k.1, %next_range]
+    %sum = add i64 %me, %k
+    %r = srem i64 %sum, %threads
+    %r.1 = add i64 %r, 1
+    %taken = mul i64 %r.1, %parts
+    %stop = sdiv i64 %taken, %threads
+    %line = mul i64 %r, 8
+    %slot = getelementptr i64, ptr %next, i64 %line
+    br label %take
+take:
+    %number = atomicrmw add ptr %slot, i64 1 monotonic
+    %is_left = icmp slt i64 %number, %stop
+    br i1 %is_left, label %run, label %next_range
+run:
+    store i64 %number, ptr %part
+    call void %body(ptr %part, ptr %one, ptr %one, ptr %body_data)
+    br label %take
+next_range:
+    %k.1 = add i64 %k, 1
+    %more = icmp slt i64 %k.1, %threads
+    br i1 %more, label %range, label %done
+done:
+    ret void
+}}
+
 %jobs = type {{ ptr, i64, ptr, i32 }}
 
 define void @run_jobs(i32 %sync, ptr %job, i32 %count, i64 %size, ptr %data, i32 %extra) {{
@@ -133,6 +220,7 @@ def install() -> None:
     _engine = llvm.create_mcjit_compiler(module, machine)
     _engine.finalize_object()
     llvm.add_symbol("numba_parallel_for", _engine.get_function_address("parallel_for"))
+    llvm.add_symbol("minilm_share", _engine.get_function_address("share"))
     _limit = ctypes.c_int64.from_address(_engine.get_global_value_address("limit"))
     _limit.value = min(requested() or available_cores(), SIZE)
     if _blas is not None:

@@ -14,7 +14,25 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
+
+from .vector_ir import (
+    FLAGS,
+    INT,
+    INT_VECTOR,
+    LANES,
+    VECTOR,
+    address,
+    constant,
+    float32x8,
+    fold,
+    fused_multiply_add,
+    is_float32,
+    larger,
+    load_vector,
+    splat_scalar,
+    store_vector,
+)
 
 __all__ = [
     "LANES",
@@ -40,39 +58,15 @@ __all__ = [
     "zeros",
 ]
 
-LANES = 8
-
-_LANE = ir.FloatType()
-_INT = ir.IntType(32)
-_VECTOR = ir.VectorType(_LANE, LANES)
-_INT_VECTOR = ir.VectorType(_INT, LANES)
-
-# Flags of our own keep Numba from adding `reassoc`, which would let LLVM cancel the rounding trick in `exp2`.
-_FLAGS = ("contract",)
-
-
-class _Float32x8(types.Type):
-    def __init__(self):
-        super().__init__(name="float32x8")
-
-
-_float32x8 = _Float32x8()
-
-
-@register_model(_Float32x8)
-class _Float32x8Model(models.PrimitiveModel):
-    def __init__(self, manager, numba_type):
-        super().__init__(manager, numba_type, _VECTOR)
-
 
 @intrinsic
 def load(typingctx, array, offset):
     """The eight elements of `array` from `offset` on."""
 
     def codegen(context, builder, signature, args):
-        return _load(builder, _address(context, builder, signature, args))
+        return load_vector(builder, address(context, builder, signature, args))
 
-    return (_float32x8(array, types.intp), codegen) if _is_float32(array) else None
+    return (float32x8(array, types.intp), codegen) if is_float32(array) else None
 
 
 @intrinsic
@@ -80,16 +74,16 @@ def store(typingctx, array, offset, x):
     """Writes `x` to the eight elements of `array` from `offset` on."""
 
     def codegen(context, builder, signature, args):
-        _store(builder, args[2], _address(context, builder, signature, args))
+        store_vector(builder, args[2], address(context, builder, signature, args))
         return context.get_dummy_value()
 
-    return (types.void(array, types.intp, _float32x8), codegen) if _is_float32(array) else None
+    return (types.void(array, types.intp, float32x8), codegen) if is_float32(array) else None
 
 
 @intrinsic
 def splat(typingctx, value):
     """The scalar `value` in all lanes."""
-    return _float32x8(types.float32), lambda context, builder, signature, args: _splat(builder, args[0])
+    return float32x8(types.float32), lambda context, builder, signature, args: splat_scalar(builder, args[0])
 
 
 @intrinsic
@@ -97,51 +91,45 @@ def broadcast(typingctx, array, offset):
     """The element of `array` at `offset`, in all lanes."""
 
     def codegen(context, builder, signature, args):
-        return _splat(builder, builder.load(_address(context, builder, signature, args)))
+        return splat_scalar(builder, builder.load(address(context, builder, signature, args)))
 
-    return (_float32x8(array, types.intp), codegen) if _is_float32(array) else None
+    return (float32x8(array, types.intp), codegen) if is_float32(array) else None
 
 
 @intrinsic
 def zeros(typingctx):
     """Zero in all lanes."""
-    return _float32x8(), lambda context, builder, signature, args: ir.Constant(_VECTOR, [0.0] * LANES)
+    return float32x8(), lambda context, builder, signature, args: ir.Constant(VECTOR, [0.0] * LANES)
 
 
 @intrinsic
 def add(typingctx, x, y):
     """x + y, lane by lane."""
-    return _float32x8(_float32x8, _float32x8), lambda context, builder, signature, args: builder.fadd(
-        *args, flags=_FLAGS
-    )
+    return float32x8(float32x8, float32x8), lambda context, builder, signature, args: builder.fadd(*args, flags=FLAGS)
 
 
 @intrinsic
 def subtract(typingctx, x, y):
     """x - y, lane by lane."""
-    return _float32x8(_float32x8, _float32x8), lambda context, builder, signature, args: builder.fsub(
-        *args, flags=_FLAGS
-    )
+    return float32x8(float32x8, float32x8), lambda context, builder, signature, args: builder.fsub(*args, flags=FLAGS)
 
 
 @intrinsic
 def multiply(typingctx, x, y):
     """x * y, lane by lane."""
-    return _float32x8(_float32x8, _float32x8), lambda context, builder, signature, args: builder.fmul(
-        *args, flags=_FLAGS
-    )
+    return float32x8(float32x8, float32x8), lambda context, builder, signature, args: builder.fmul(*args, flags=FLAGS)
 
 
 @intrinsic
 def fma(typingctx, x, y, z):
     """x * y + z, lane by lane: rounded once where the processor can, twice elsewhere."""
-    return _float32x8(*[_float32x8] * 3), lambda context, builder, signature, args: _fma(builder, *args)
+    return float32x8(*[float32x8] * 3), lambda context, builder, signature, args: fused_multiply_add(builder, *args)
 
 
 @intrinsic
 def maximum(typingctx, x, y):
     """The larger of x and y, lane by lane; y where one of them is NaN."""
-    return _float32x8(_float32x8, _float32x8), lambda context, builder, signature, args: _maximum(builder, *args)
+    return float32x8(float32x8, float32x8), lambda context, builder, signature, args: larger(builder, *args)
 
 
 @intrinsic
@@ -150,11 +138,11 @@ def first_lanes(typingctx, x, count, fill):
 
     def codegen(context, builder, signature, args):
         x, count, fill = args
-        counts = _splat(builder, builder.trunc(count, _INT))
-        kept = builder.icmp_signed("<", ir.Constant(_INT_VECTOR, list(range(LANES))), counts)
-        return builder.select(kept, x, _splat(builder, fill))
+        counts = splat_scalar(builder, builder.trunc(count, INT))
+        kept = builder.icmp_signed("<", ir.Constant(INT_VECTOR, list(range(LANES))), counts)
+        return builder.select(kept, x, splat_scalar(builder, fill))
 
-    return _float32x8(_float32x8, types.intp, types.float32), codegen
+    return float32x8(float32x8, types.intp, types.float32), codegen
 
 
 @intrinsic
@@ -163,11 +151,11 @@ def from_lane(typingctx, x, start, fill):
 
     def codegen(context, builder, signature, args):
         x, start, fill = args
-        starts = _splat(builder, builder.trunc(start, _INT))
-        kept = builder.icmp_signed(">=", ir.Constant(_INT_VECTOR, list(range(LANES))), starts)
-        return builder.select(kept, x, _splat(builder, fill))
+        starts = splat_scalar(builder, builder.trunc(start, INT))
+        kept = builder.icmp_signed(">=", ir.Constant(INT_VECTOR, list(range(LANES))), starts)
+        return builder.select(kept, x, splat_scalar(builder, fill))
 
-    return _float32x8(_float32x8, types.intp, types.float32), codegen
+    return float32x8(float32x8, types.intp, types.float32), codegen
 
 
 @intrinsic
@@ -176,9 +164,9 @@ def select_equal(typingctx, x, y, equal, other):
 
     def codegen(context, builder, signature, args):
         x, y, equal, other = args
-        return builder.select(builder.fcmp_ordered("==", x, y, flags=_FLAGS), equal, other)
+        return builder.select(builder.fcmp_ordered("==", x, y, flags=FLAGS), equal, other)
 
-    return _float32x8(*[_float32x8] * 4), codegen
+    return float32x8(*[float32x8] * 4), codegen
 
 
 @intrinsic
@@ -186,9 +174,9 @@ def sum_lanes(typingctx, x):
     """The sum of the eight lanes, by pairs: ((0+4) + (2+6)) + ((1+5) + (3+7))."""
 
     def codegen(context, builder, signature, args):
-        return _fold(builder, args[0], lambda x, y: builder.fadd(x, y, flags=_FLAGS))
+        return fold(builder, args[0], lambda x, y: builder.fadd(x, y, flags=FLAGS))
 
-    return types.float32(_float32x8), codegen
+    return types.float32(float32x8), codegen
 
 
 @intrinsic
@@ -196,9 +184,9 @@ def max_lanes(typingctx, x):
     """The largest of the eight lanes."""
 
     def codegen(context, builder, signature, args):
-        return _fold(builder, args[0], lambda x, y: _maximum(builder, x, y))
+        return fold(builder, args[0], lambda x, y: larger(builder, x, y))
 
-    return types.float32(_float32x8), codegen
+    return types.float32(float32x8), codegen
 
 
 # Interpolates 2^f at Chebyshev points of [-1/2, 1/2] with p(0) = 1, highest power first: relative error 1e-8.
@@ -215,18 +203,18 @@ def exp2(typingctx, x):
     def codegen(context, builder, signature, args):
         (x,) = args
         # Adding 1.5 * 2^23 leaves no bits for the fraction: the sum is rounded to an integer, held in its low bits.
-        magic = _constant(1.5 * 2**23)
-        shifted = builder.fadd(x, magic, flags=_FLAGS)
-        fraction = builder.fsub(x, builder.fsub(shifted, magic, flags=_FLAGS), flags=_FLAGS)
-        power = _constant(_EXP2[0])
+        magic = constant(1.5 * 2**23)
+        shifted = builder.fadd(x, magic, flags=FLAGS)
+        fraction = builder.fsub(x, builder.fsub(shifted, magic, flags=FLAGS), flags=FLAGS)
+        power = constant(_EXP2[0])
         for coefficient in _EXP2[1:]:
-            power = _fma(builder, power, fraction, _constant(coefficient))
-        exponent = builder.shl(builder.bitcast(shifted, _INT_VECTOR), ir.Constant(_INT_VECTOR, [23] * LANES))
-        scaled = builder.bitcast(builder.add(builder.bitcast(power, _INT_VECTOR), exponent), _VECTOR)
-        vanishes = builder.fcmp_ordered("<", x, _constant(-126.0), flags=_FLAGS)
-        return builder.select(vanishes, _constant(0.0), scaled)
+            power = fused_multiply_add(builder, power, fraction, constant(coefficient))
+        exponent = builder.shl(builder.bitcast(shifted, INT_VECTOR), ir.Constant(INT_VECTOR, [23] * LANES))
+        scaled = builder.bitcast(builder.add(builder.bitcast(power, INT_VECTOR), exponent), VECTOR)
+        vanishes = builder.fcmp_ordered("<", x, constant(-126.0), flags=FLAGS)
+        return builder.select(vanishes, constant(0.0), scaled)
 
-    return _float32x8(_float32x8), codegen
+    return float32x8(float32x8), codegen
 
 
 @intrinsic
@@ -241,22 +229,22 @@ def transpose(typingctx, array, source, source_step, target, target_step):
 
         def row(first, step, i):
             offset = builder.add(first, builder.mul(step, step.type(i)))
-            return _address(context, builder, signature, (array, offset))
+            return address(context, builder, signature, (array, offset))
 
-        rows = [_load(builder, row(source, source_step, i)) for i in range(LANES)]
+        rows = [load_vector(builder, row(source, source_step, i)) for i in range(LANES)]
         # Exchanging the off-diagonal blocks of 1 x 1, then 2 x 2, then 4 x 4 elements.
         for size in (1, 2, 4):
-            upper = ir.Constant(_INT_VECTOR, [i - size + LANES if i & size else i for i in range(LANES)])
-            lower = ir.Constant(_INT_VECTOR, [i + LANES if i & size else i + size for i in range(LANES)])
+            upper = ir.Constant(INT_VECTOR, [i - size + LANES if i & size else i for i in range(LANES)])
+            lower = ir.Constant(INT_VECTOR, [i + LANES if i & size else i + size for i in range(LANES)])
             for i in range(LANES):
                 if not i & size:
                     x, y = rows[i], rows[i + size]
                     rows[i], rows[i + size] = builder.shuffle_vector(x, y, upper), builder.shuffle_vector(x, y, lower)
         for i in range(LANES):
-            _store(builder, rows[i], row(target, target_step, i))
+            store_vector(builder, rows[i], row(target, target_step, i))
         return context.get_dummy_value()
 
-    return (types.void(array, *[types.intp] * 4), codegen) if _is_float32(array) else None
+    return (types.void(array, *[types.intp] * 4), codegen) if is_float32(array) else None
 
 
 @intrinsic
@@ -277,13 +265,13 @@ def prefetch(typingctx, array, offset):
     """Asks for the cache line of the element of `array` at `offset` to be brought in, without waiting for it."""
 
     def codegen(context, builder, signature, args):
-        address = builder.bitcast(_address(context, builder, signature, args), ir.IntType(8).as_pointer())
-        function_type = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
+        line = builder.bitcast(address(context, builder, signature, args), ir.IntType(8).as_pointer())
+        function_type = ir.FunctionType(ir.VoidType(), [line.type, INT, INT, INT])
         function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        builder.call(function, [address, _INT(0), _INT(3), _INT(1)])
+        builder.call(function, [line, INT(0), INT(3), INT(1)])
         return context.get_dummy_value()
 
-    return (types.void(array, types.intp), codegen) if _is_float32(array) else None
+    return (types.void(array, types.intp), codegen) if is_float32(array) else None
 
 
 @intrinsic
@@ -301,53 +289,3 @@ def call_address(typingctx, address, *args):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.StarArgTuple(args)), codegen
-
-
-def _is_float32(array) -> bool:
-    return isinstance(array, types.Array) and array.dtype == types.float32
-
-
-def _address(context, builder, signature, args):
-    data = context.make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.gep(data, [args[1]])
-
-
-def _load(builder, address):
-    return builder.load(builder.bitcast(address, _VECTOR.as_pointer()), align=4)
-
-
-def _store(builder, value, address):
-    builder.store(value, builder.bitcast(address, _VECTOR.as_pointer()), align=4)
-
-
-def _constant(value: float):
-    return ir.Constant(_VECTOR, [value] * LANES)
-
-
-def _splat(builder, scalar):
-    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
-    first = builder.insert_element(undefined, scalar, _INT(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_INT_VECTOR, [0] * LANES))
-
-
-def _fma(builder, x, y, z):
-    function_type = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fmuladd.v{LANES}f32")
-    return builder.call(function, [x, y, z])
-
-
-def _maximum(builder, x, y):
-    return builder.select(builder.fcmp_ordered(">", x, y, flags=_FLAGS), x, y)
-
-
-def _fold(builder, vector, combine):
-    """Combines the upper half of the lanes with the lower until one is left."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        mask = ir.VectorType(_INT, width)
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        low = builder.shuffle_vector(vector, undefined, ir.Constant(mask, list(range(width))))
-        high = builder.shuffle_vector(vector, undefined, ir.Constant(mask, list(range(width, 2 * width))))
-        vector = combine(low, high)
-    return builder.extract_element(vector, _INT(0))

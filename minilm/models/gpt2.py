@@ -105,7 +105,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer: attention, then the MLP, each on normalised input and added to the residual stream."""
+    """A layer: attention, then the MLP, each on normalised input and added to the residual stream x."""
 
     def __init__(self, config: GPT2Config, layer: int, generator: Generator | None):
         self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
@@ -114,8 +114,8 @@ class Block(nn.Module):
         self.mlp = MLP(config, generator)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None):
-        x = x + self.attn(self.ln_1(x), mask, cache)
-        return x + self.mlp(self.ln_2(x))
+        y, x = self.ln_2(self.attn(self.ln_1(x), mask, cache), residual=x)  # adds, then normalises the sum, in one pass
+        return x + self.mlp(y)
 
 
 class Transformer(nn.Module):

@@ -79,29 +79,37 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length C."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length C.
+
+    Given a residual stream that x is to be added to, it does so in the same pass: norm(x, residual) is the pair
+    (norm(residual + x), residual + x).
+    """
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True):
         self.eps = eps
         self.weight = init.ones((d_model,))
         self.bias = init.zeros((d_model,)) if bias else None
 
-    def forward(self, x):
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, x, residual=None):
+        if residual is None:
+            return ops.layer_norm(x, self.weight, self.bias, self.eps)
+        return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
 class RMSNorm(Module):
-    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C."""
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C; with a residual as LayerNorm."""
 
     def __init__(self, d_model: int, eps: float = 1e-6):
         self.eps = eps
         self.weight = init.ones((d_model,))
 
-    def forward(self, x):
-        return ops.rms_norm(x, self.weight, self.eps)
+    def forward(self, x, residual=None):
+        if residual is None:
+            return ops.rms_norm(x, self.weight, self.eps)
+        return ops.add_rms_norm(x, residual, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"

@@ -45,6 +45,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} defines no forward(); a Module needs one to be called")
 
     def __call__(self, *args, **kwargs):
+        if "_forward_hooks" not in self.__dict__:  # nearly always
+            return self.forward(*args, **kwargs)
         for hook in self._hooks("before"):
             replaced = hook(self, args)
             if replaced is not None:
@@ -229,8 +231,7 @@ class Module:
         return self._add_hook("after", hook)
 
     def _hooks(self, when: str) -> list[Callable]:
-        hooks = vars(self).get("_forward_hooks")
-        return list(hooks[when]) if hooks else []
+        return list(self._forward_hooks[when])
 
     def _add_hook(self, when: str, hook: Callable) -> Callable[[], None]:
         hooks = vars(self).setdefault("_forward_hooks", {"before": [], "after": []})[when]

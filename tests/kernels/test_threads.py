@@ -193,6 +193,57 @@ def test_in_parts_covers_everything_once_and_reports_what_raised(all_threads):
     assert (x[0] >= 1).all()
 
 
+def test_a_thread_that_is_done_takes_over_the_others_parts(all_threads):
+    from minilm_kernels.jit import jit
+    from minilm_kernels.launch import in_parts
+
+    @jit
+    def turn(x, spins, start, stop):
+        for i in range(start, stop):
+            for _ in range(spins[i]):
+                x[i] = (x[i] * 3 + 1) % 1000003
+            x[i] += 1000003
+
+    @jit
+    def turn_all(parts, x, spins):
+        in_parts(turn, parts, x.size, (x, spins))
+
+    spins = np.zeros(64, np.int64)
+    spins[:8] = 200_000  # all of it in the first thread's share
+    expected = np.zeros(64, np.int64)
+    turn_all(1, expected, spins)
+    for parts in (3, 64, 100):
+        x = np.zeros(64, np.int64)
+        turn_all(parts, x, spins)
+        np.testing.assert_array_equal(x, expected)
+
+
+def test_in_parts_lends_its_arrays_without_counting_them(all_threads):
+    """A counted view of each row would have every thread write to one counter: it is neither slow nor leaks."""
+    import sys
+
+    from minilm_kernels.jit import jit
+    from minilm_kernels.launch import in_parts
+
+    @jit
+    def total(x, sums, start, stop):
+        for i in range(start, stop):
+            row = x[i]
+            sums[i] = row[::2].sum() + row[1::2].sum()
+
+    @jit
+    def total_all(x, sums):
+        in_parts(total, 50, len(x), (x, sums))
+
+    x, sums = np.arange(5000.0).reshape(500, 10), np.zeros(500)
+    total_all(x, sums)
+    before = sys.getrefcount(x), sys.getrefcount(sums)
+    for _ in range(20):
+        total_all(x, sums)
+    assert (sys.getrefcount(x), sys.getrefcount(sums)) == before
+    np.testing.assert_array_equal(sums, x.sum(axis=1))
+
+
 # -- after a fork ------------------------------------------------------------------------------------------------------
 
 USE = """

@@ -7,8 +7,8 @@ from numba import types
 
 from ..dropout import threshold_and_scale
 from ..dropout.cpu import philox
-from ..jit import jit
-from .tiles import SCRATCH, only_for
+from ..jit import jit, only_for
+from .tiles import SCRATCH
 
 __all__ = ["DROP", "drop_row", "drop_settings"]
 

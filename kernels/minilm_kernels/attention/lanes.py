@@ -7,8 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .. import simd
-from ..simd import LANES
+from ..vector_ir import FLAGS, INT, INT_VECTOR, LANES, VECTOR, address, constant, float32x8, is_float32, splat_scalar
 
 __all__ = ["load_first", "sums_of_lanes"]
 
@@ -21,16 +20,16 @@ def load_first(typingctx, array, offset, count):
 
     def codegen(context, builder, signature, args):
         array, offset, count = args
-        address = simd._address(context, builder, signature, (array, offset))
-        address = builder.bitcast(address, simd._VECTOR.as_pointer())
-        counts = simd._splat(builder, builder.trunc(count, simd._INT))
-        mask = builder.icmp_signed("<", ir.Constant(simd._INT_VECTOR, list(range(LANES))), counts)
-        function_type = ir.FunctionType(simd._VECTOR, [address.type, simd._INT, _MASK, simd._VECTOR])
+        pointer = address(context, builder, signature, (array, offset))
+        pointer = builder.bitcast(pointer, VECTOR.as_pointer())
+        counts = splat_scalar(builder, builder.trunc(count, INT))
+        mask = builder.icmp_signed("<", ir.Constant(INT_VECTOR, list(range(LANES))), counts)
+        function_type = ir.FunctionType(VECTOR, [pointer.type, INT, _MASK, VECTOR])
         name = f"llvm.masked.load.v{LANES}f32.p0"
         function = cgutils.get_or_insert_function(builder.module, function_type, name)
-        return builder.call(function, [address, simd._INT(4), mask, simd._constant(0.0)])
+        return builder.call(function, [pointer, INT(4), mask, constant(0.0)])
 
-    return (simd._float32x8(array, types.intp, types.intp), codegen) if simd._is_float32(array) else None
+    return (float32x8(array, types.intp, types.intp), codegen) if is_float32(array) else None
 
 
 @intrinsic
@@ -39,8 +38,8 @@ def sums_of_lanes(typingctx, x0, x1, x2, x3, x4, x5, x6, x7):
 
     def codegen(context, builder, signature, vectors):
         def combine(x, y, *masks):
-            masks = [ir.Constant(simd._INT_VECTOR, mask) for mask in masks]
-            return builder.fadd(*(builder.shuffle_vector(x, y, mask) for mask in masks), flags=simd._FLAGS)
+            masks = [ir.Constant(INT_VECTOR, mask) for mask in masks]
+            return builder.fadd(*(builder.shuffle_vector(x, y, mask) for mask in masks), flags=FLAGS)
 
         # Each step adds up halves of lanes; but for the first, within groups of four, as processors shuffle best.
         x = [
@@ -50,4 +49,4 @@ def sums_of_lanes(typingctx, x0, x1, x2, x3, x4, x5, x6, x7):
         x = [combine(*pair, [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]) for pair in (x[:2], x[2:])]
         return combine(*x, [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])
 
-    return simd._float32x8(*[simd._float32x8] * 8), codegen
+    return float32x8(*[float32x8] * 8), codegen

@@ -2,8 +2,7 @@
 
 A thread's scratch is one float32 array, and a packed tile is the offset of its first element in it. Tiles are padded,
 so that no product has tails: rows to a multiple of ROWS, columns to a multiple of COLUMNS. What lies in the padding
-never gets into a result. A product's ROWS x COLUMNS results stay in twelve vector registers while it runs over the
-inner index; a step costs two vector loads and six broadcasts for twelve multiply-adds.
+never gets into a result.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import math
 import numpy as np
 from numba import types
 
-from ..jit import jit
-from ..simd import LANES, broadcast, fma, load, multiply, prefetch, splat, store, transpose, zeros
+from ..jit import jit, only_for
+from ..simd import LANES, load, multiply, prefetch, splat, store, transpose
+from ..tile_product import COLUMNS, ROWS, multiply_tile
 
 __all__ = [
     "COLUMNS",
@@ -27,7 +27,6 @@ __all__ = [
     "ZERO",
     "fill",
     "multiply_rows",
-    "only_for",
     "pack_panels",
     "pack_rows",
     "prefetch_rows",
@@ -40,24 +39,10 @@ READ = types.Array(types.float32, 4, "A", readonly=True)
 WRITE = types.Array(types.float32, 4, "A")
 SCRATCH = types.Array(types.float32, 1, "C")
 
-ROWS = 6
-COLUMNS = 2 * LANES
-
 LOG2_E = np.float32(math.log2(math.e))
 LN_2 = np.float32(math.log(2))
 MINUS_INFINITY = np.float32(-math.inf)
 ZERO, ONE = np.float32(0), np.float32(1)
-
-
-def only_for(*argument_types):
-    """Decorator: compiles a kernel for these types alone, instead of anew for each set of constants in the calls."""
-
-    def decorate(kernel):
-        kernel.compile(argument_types)
-        kernel.disable_compile()
-        return kernel
-
-    return decorate
 
 
 @jit(inline=True)
@@ -125,8 +110,7 @@ def pack_panels(scratch, panels, rows, step, count, D):
             transpose(scratch, rows + i * step + d, step, panel + d * COLUMNS, COLUMNS)
 
 
-@only_for(SCRATCH, *[types.int64] * 10, types.boolean)
-@jit
+@jit(inline=True)
 def multiply_rows(scratch, c, c_row, a, a_row, a_inner, b, b_inner, b_panel, columns, inner, accumulate):
     """c[i, j] = sum over k < inner of a[i, k] b[k, j], added to what is there if `accumulate`; ROWS x `columns` of it.
 
@@ -134,41 +118,6 @@ def multiply_rows(scratch, c, c_row, a, a_row, a_inner, b, b_inner, b_panel, col
     from COLUMNS columns to the next ones; the columns of a panel are adjacent, and so are the panels of c.
     """
     for _ in range(0, columns, COLUMNS):
-        c1, c2, c3, c4, c5 = c + c_row, c + 2 * c_row, c + 3 * c_row, c + 4 * c_row, c + 5 * c_row
-        c00 = c01 = c10 = c11 = c20 = c21 = c30 = c31 = c40 = c41 = c50 = c51 = zeros()
-        if accumulate:
-            c00, c01, c10, c11 = (
-                load(scratch, c),
-                load(scratch, c + LANES),
-                load(scratch, c1),
-                load(scratch, c1 + LANES),
-            )
-            c20, c21, c30, c31 = (
-                load(scratch, c2),
-                load(scratch, c2 + LANES),
-                load(scratch, c3),
-                load(scratch, c3 + LANES),
-            )
-            c40, c41, c50, c51 = (
-                load(scratch, c4),
-                load(scratch, c4 + LANES),
-                load(scratch, c5),
-                load(scratch, c5 + LANES),
-            )
-        for k in range(inner):
-            ak, bk = a + k * a_inner, b + k * b_inner
-            b0, b1 = load(scratch, bk), load(scratch, bk + LANES)
-            a0, a1 = broadcast(scratch, ak), broadcast(scratch, ak + a_row)
-            c00, c01, c10, c11 = fma(a0, b0, c00), fma(a0, b1, c01), fma(a1, b0, c10), fma(a1, b1, c11)
-            a2, a3 = broadcast(scratch, ak + 2 * a_row), broadcast(scratch, ak + 3 * a_row)
-            c20, c21, c30, c31 = fma(a2, b0, c20), fma(a2, b1, c21), fma(a3, b0, c30), fma(a3, b1, c31)
-            a4, a5 = broadcast(scratch, ak + 4 * a_row), broadcast(scratch, ak + 5 * a_row)
-            c40, c41, c50, c51 = fma(a4, b0, c40), fma(a4, b1, c41), fma(a5, b0, c50), fma(a5, b1, c51)
-        store(scratch, c, c00), store(scratch, c + LANES, c01)
-        store(scratch, c1, c10), store(scratch, c1 + LANES, c11)
-        store(scratch, c2, c20), store(scratch, c2 + LANES, c21)
-        store(scratch, c3, c30), store(scratch, c3 + LANES, c31)
-        store(scratch, c4, c40), store(scratch, c4 + LANES, c41)
-        store(scratch, c5, c50), store(scratch, c5 + LANES, c51)
+        multiply_tile(scratch, c, c_row, scratch, a, a_row, a_inner, scratch, b, b_inner, inner, accumulate)
         c += COLUMNS
         b += b_panel

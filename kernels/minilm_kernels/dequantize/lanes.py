@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..simd import _INT_VECTOR, _VECTOR, LANES, _float32x8
+from ..vector_ir import INT_VECTOR, LANES, VECTOR, float32x8
 
 __all__ = ["HALVES", "half_bits", "load_high_nibbles", "load_int8", "load_low_nibbles", "prefetch"]
 
@@ -27,9 +27,9 @@ def load_int8(typingctx, array, offset):
     """The eight int8 from `offset` on."""
 
     def codegen(context, builder, signature, args):
-        return builder.sitofp(builder.sext(_load(context, builder, signature, args, _BYTES), _INT_VECTOR), _VECTOR)
+        return builder.sitofp(builder.sext(_load(context, builder, signature, args, _BYTES), INT_VECTOR), VECTOR)
 
-    return (_float32x8(array, types.intp), codegen) if _is_uint8(array) else None
+    return (float32x8(array, types.intp), codegen) if _is_uint8(array) else None
 
 
 @intrinsic
@@ -37,10 +37,10 @@ def load_low_nibbles(typingctx, array, offset):
     """The low four bits of each of the eight bytes from `offset` on: 0 to 15."""
 
     def codegen(context, builder, signature, args):
-        wide = builder.zext(_load(context, builder, signature, args, _BYTES), _INT_VECTOR)
-        return builder.sitofp(builder.and_(wide, ir.Constant(_INT_VECTOR, [15] * LANES)), _VECTOR)
+        wide = builder.zext(_load(context, builder, signature, args, _BYTES), INT_VECTOR)
+        return builder.sitofp(builder.and_(wide, ir.Constant(INT_VECTOR, [15] * LANES)), VECTOR)
 
-    return (_float32x8(array, types.intp), codegen) if _is_uint8(array) else None
+    return (float32x8(array, types.intp), codegen) if _is_uint8(array) else None
 
 
 @intrinsic
@@ -48,10 +48,10 @@ def load_high_nibbles(typingctx, array, offset):
     """The high four bits of each of the eight bytes from `offset` on: 0 to 15."""
 
     def codegen(context, builder, signature, args):
-        wide = builder.zext(_load(context, builder, signature, args, _BYTES), _INT_VECTOR)
-        return builder.sitofp(builder.lshr(wide, ir.Constant(_INT_VECTOR, [4] * LANES)), _VECTOR)
+        wide = builder.zext(_load(context, builder, signature, args, _BYTES), INT_VECTOR)
+        return builder.sitofp(builder.lshr(wide, ir.Constant(INT_VECTOR, [4] * LANES)), VECTOR)
 
-    return (_float32x8(array, types.intp), codegen) if _is_uint8(array) else None
+    return (float32x8(array, types.intp), codegen) if _is_uint8(array) else None
 
 
 @intrinsic

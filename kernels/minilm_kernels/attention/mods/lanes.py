@@ -11,8 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-from ... import simd
-from ...simd import LANES
+from ...vector_ir import LANES, float32x8
 from . import lane_math
 
 __all__ = [
@@ -75,7 +74,6 @@ def _vector_of(scalar, name):
     return kind(name)
 
 
-float32x8 = simd._float32x8
 int32x8 = _vector_of(ir.IntType(32), "int32x8")
 int64x8 = _vector_of(ir.IntType(64), "int64x8")
 bool8 = _vector_of(ir.IntType(1), "bool8")
