@@ -39,6 +39,7 @@ __all__ = [
     "add",
     "broadcast",
     "call_address",
+    "divide",
     "exp2",
     "fetch_add",
     "first_lanes",
@@ -47,9 +48,11 @@ __all__ = [
     "load",
     "max_lanes",
     "maximum",
+    "minimum",
     "multiply",
     "prefetch",
     "select_equal",
+    "select_less",
     "splat",
     "store",
     "subtract",
@@ -121,6 +124,12 @@ def multiply(typingctx, x, y):
 
 
 @intrinsic
+def divide(typingctx, x, y):
+    """x / y, lane by lane."""
+    return float32x8(float32x8, float32x8), lambda context, builder, signature, args: builder.fdiv(*args, flags=FLAGS)
+
+
+@intrinsic
 def fma(typingctx, x, y, z):
     """x * y + z, lane by lane: rounded once where the processor can, twice elsewhere."""
     return float32x8(*[float32x8] * 3), lambda context, builder, signature, args: fused_multiply_add(builder, *args)
@@ -130,6 +139,16 @@ def fma(typingctx, x, y, z):
 def maximum(typingctx, x, y):
     """The larger of x and y, lane by lane; y where one of them is NaN."""
     return float32x8(float32x8, float32x8), lambda context, builder, signature, args: larger(builder, *args)
+
+
+@intrinsic
+def minimum(typingctx, x, y):
+    """The smaller of x and y, lane by lane; y where one of them is NaN."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", *args, flags=FLAGS), *args)
+
+    return float32x8(float32x8, float32x8), codegen
 
 
 @intrinsic
@@ -161,12 +180,17 @@ def from_lane(typingctx, x, start, fill):
 @intrinsic
 def select_equal(typingctx, x, y, equal, other):
     """`equal` in the lanes where x == y, `other` elsewhere."""
+    return float32x8(*[float32x8] * 4), lambda context, builder, signature, args: _select(builder, "==", *args)
 
-    def codegen(context, builder, signature, args):
-        x, y, equal, other = args
-        return builder.select(builder.fcmp_ordered("==", x, y, flags=FLAGS), equal, other)
 
-    return float32x8(*[float32x8] * 4), codegen
+@intrinsic
+def select_less(typingctx, x, y, less, other):
+    """`less` in the lanes where x < y, `other` elsewhere."""
+    return float32x8(*[float32x8] * 4), lambda context, builder, signature, args: _select(builder, "<", *args)
+
+
+def _select(builder, comparison, x, y, chosen, other):
+    return builder.select(builder.fcmp_ordered(comparison, x, y, flags=FLAGS), chosen, other)
 
 
 @intrinsic
@@ -195,7 +219,7 @@ _EXP2 = (1.5453163e-4, 1.3390863e-3, 9.618083e-3, 5.550357e-2, 2.4022651e-1, 6.9
 
 @intrinsic
 def exp2(typingctx, x):
-    """2 to the power of x, lane by lane, for x < 127: relative error below 1.2e-7, zero below -126, NaN for NaN.
+    """2 to the power of x <= 128, lane by lane: relative error below 1.2e-7, zero below -126, inf at 128, NaN for NaN.
 
     With n = round(x) and f = x - n it is 2^n p(f): a polynomial p, whose exponent bits are then raised by n.
     """

@@ -8,8 +8,8 @@ from k to k + 1; the COLUMNS numbers of a row of b and of c lie next to each oth
 
 Twelve sums stay in vector registers while k runs, and a step costs two vector loads and six broadcasts for twelve
 multiply-adds: what a core can do at once. It is written as LLVM's code and put into the loop that asks for it. The same
-loop as a function of its own, compiled by Numba, has as many multiply-adds and a few more instructions around them; while
-other tenants kept the processor busy, those made it a quarter slower.
+loop as a function of its own, compiled by Numba, has as many multiply-adds and a few more instructions around them;
+while other tenants kept the processor busy, those made it a quarter slower.
 """
 
 from __future__ import annotations

@@ -10,14 +10,11 @@ from ..chunks import parts_for
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import FAR, exp, logistic, normal_tail
+from ..vector_math import FAR, normal_tail
+from .tanh_lanes import lanes_backward, lanes_forward
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _INV_SQRT_2_PI = np.float32(1 / math.sqrt(2 * math.pi))
-# (1 + tanh u) / 2 is logistic(2u), which loses no digits where tanh u is near -1: 2u = x (_A + _B x^2).
-_A = np.float32(2 * math.sqrt(2 / math.pi))
-_B = np.float32(2 * math.sqrt(2 / math.pi) * 0.044715)
-_3B = np.float32(6 * math.sqrt(2 / math.pi) * 0.044715)
 
 
 @register("gelu", name="cpu", device="cpu", dtypes=("float32",))
@@ -42,8 +39,7 @@ def gelu_backward(g, x, *, approximate):
 def _forward(x, y, tanh, start, stop):
     x, y = x[start:stop], y[start:stop]
     if tanh:
-        for i in range(x.size):
-            y[i] = x[i] * logistic(x[i] * (_A + _B * x[i] * x[i]))
+        lanes_forward(x, y)
     else:
         for i in range(x.size):
             size = abs(x[i])
@@ -56,13 +52,7 @@ def _forward(x, y, tanh, start, stop):
 def _backward(g, x, dx, tanh, start, stop):
     g, x, dx = g[start:stop], x[start:stop], dx[start:stop]
     if tanh:
-        for i in range(x.size):
-            square = x[i] * x[i]
-            u = x[i] * (_A + _B * square)
-            small = exp(-abs(u))  # both logistic(u) and its derivative from what can't overflow
-            large = _ONE / (_ONE + small)
-            share = small * large if u < _ZERO else large
-            dx[i] = g[i] * (share + x[i] * (small * large * large) * (_A + _3B * square))
+        lanes_backward(g, x, dx)
     else:
         for i in range(x.size):
             size = abs(x[i])
