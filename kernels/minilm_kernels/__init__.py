@@ -19,6 +19,7 @@ from .adamw import adamw
 from .add_bias import add_bias
 from .add_layer_norm import add_layer_norm, add_layer_norm_backward
 from .add_rms_norm import add_rms_norm, add_rms_norm_backward
+from .ahead import compile_ahead
 from .attention import attention, attention_backward
 from .cross_entropy import cross_entropy, cross_entropy_backward
 from .cross_entropy_with_gradient import cross_entropy_with_gradient
@@ -48,6 +49,7 @@ __all__ = [
     "add_rms_norm_backward",
     "attention",
     "attention_backward",
+    "compile_ahead",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_with_gradient",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import minilm_kernels
+
 from minilm.training import PRESETS, Config, ConfigError, Run, RunFolder, load_config_file, merge, preset
 
 from .errors import UsageError, as_usage_error
@@ -30,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns the exit status."""
     folder, checkpoint, base, options = _settings(arguments)
     config = _completed(base, options, folder)
+    if config.device != "cuda":
+        minilm_kernels.compile_ahead()  # while the data are prepared and the first step's first half is compiled
     with TrainingProgress(config) as progress:
         common = {"callbacks": [progress], "progress": progress.on_tokens}
         with as_usage_error():
