@@ -36,6 +36,11 @@ class AdamW(Workload):
     def flops(self, mode, *, P, decoupled, grad_scale):
         return 15 * P
 
+    def cancelling(self, mode, inputs, exact):
+        """A mean is moved by its difference from the gradient."""
+        _, grads, exp_avgs, _ = inputs.args
+        return max(np.abs(array).max(initial=0) for array in (*grads, *exp_avgs))
+
     def results(self, returned, args):
         params, _, exp_avgs, exp_avg_sqs = args
         return (*params, *exp_avgs, *exp_avg_sqs)

@@ -114,15 +114,16 @@ class Attention(Workload):
         return np.concatenate([dq for dq, _, _ in blocks], axis=2), dk, dv
 
     def cancelling(self, mode, inputs, exact):
-        """What a score's own rounding comes to in a gradient, and the largest term of which dq and dk are differences:
-        with one key, for example, they are rounding alone.
+        """What a score's own rounding comes to: forward in logsumexp, backward in a gradient; and the largest term of
+        which dq and dk are differences: with one key, for example, they are rounding alone.
 
         In long rows they are not, and the scores would be as large as the machine.
         """
-        if mode == "forward":
-            return 0.0
-        g, q, k, v, _, logsumexp = inputs.args
+        q, k = inputs.args[:2] if mode == "forward" else inputs.args[1:3]
         score = abs(inputs.settings.get("scale") or q.shape[3] ** -0.5) * _longest(q) * _longest(k)
+        if mode == "forward":
+            return score / SLACK
+        g, q, k, v, _, logsumexp = inputs.args
         rounding = score / SLACK * max((np.abs(x).max(initial=0) for x in exact if x is not None), default=0.0)
         if q.size * k.shape[2] > _SCORES:
             return rounding
