@@ -41,7 +41,7 @@ def _agree(arrays, options, implementation):
     g, q, k, v = (np.abs(x).max(initial=0) for x in arrays)
     scale = abs(options.get("scale") or arrays[1].shape[3] ** -0.5)
     terms = g * v * arrays[1].shape[3] / (1 - options.get("dropout_p", 0))
-    size = {"dq": terms * k * scale, "dk": terms * q * scale, "dbias": terms}
+    size = {"dq": terms * k * scale, "dk": terms * q * scale, "dv": g, "dbias": terms}
     # A distance times a slope makes scores large, and their rounding is in every weight.
     farthest = np.max(options.get("alibi_slopes", 0.0)) * max(arrays[1].shape[2], arrays[2].shape[2])
     for name, wanted in exact.items():
