@@ -54,10 +54,15 @@ SIZE: int = numba.config.NUMBA_NUM_THREADS
 _IR = """
 @limit = global i64 1
 
-define void @parallel_for(ptr %kernel, ptr %args, ptr %dims, ptr %steps, ptr %data, i64 %k, i64 %n_args, i64 %asked) {{
+define internal i64 @threads_for(i64 %asked) {{
     %limit = load i64, ptr @limit
     %is_less = icmp slt i64 %limit, %asked
     %threads = select i1 %is_less, i64 %limit, i64 %asked
+    ret i64 %threads
+}}
+
+define void @parallel_for(ptr %kernel, ptr %args, ptr %dims, ptr %steps, ptr %data, i64 %k, i64 %n_args, i64 %asked) {{
+    %threads = call i64 @threads_for(i64 %asked)
     %parts = load i64, ptr %dims
     %few_threads = icmp slt i64 %threads, 2
     %few_parts = icmp slt i64 %parts, 2
@@ -77,9 +82,7 @@ launch:
 %work = type {{ ptr, ptr, ptr, i64, i64 }}
 
 define void @share(ptr %body, i64 %parts, ptr %data, i64 %asked) {{
-    %limit = load i64, ptr @limit
-    %is_less = icmp slt i64 %limit, %asked
-    %threads = select i1 %is_less, i64 %limit, i64 %asked
+    %threads = call i64 @threads_for(i64 %asked)
     %first = alloca ptr
     store ptr null, ptr %first
     %count = alloca i64

@@ -25,7 +25,7 @@ from ..simd import (
     store,
     subtract,
     zeros,
-)  # fmt: skip
+)
 
 __all__ = ["lanes_backward", "lanes_forward"]
 
@@ -48,9 +48,7 @@ def lanes_forward(x, y):
         first, second = load(x, i), load(x, i + LANES)
         store(y, i, _gelu(first)), store(y, i + LANES, _gelu(second))
     if whole < x.size:
-        rest = np.zeros(_STEP, np.float32)
-        for i in range(whole, x.size):
-            rest[i - whole] = x[i]
+        rest = _rest(x, whole)
         for i in range(0, _STEP, LANES):
             store(rest, i, _gelu(load(rest, i)))
         for i in range(whole, x.size):
@@ -66,13 +64,20 @@ def lanes_backward(g, x, dx):
         store(dx, i, multiply(load(g, i), _slope(first)))
         store(dx, i + LANES, multiply(load(g, i + LANES), _slope(second)))
     if whole < x.size:
-        rest = np.zeros(_STEP, np.float32)
-        for i in range(whole, x.size):
-            rest[i - whole] = x[i]
+        rest = _rest(x, whole)
         for i in range(0, _STEP, LANES):
             store(rest, i, _slope(load(rest, i)))
         for i in range(whole, x.size):
             dx[i] = g[i] * rest[i - whole]
+
+
+@jit(inline=True)
+def _rest(x, start):
+    """x[start:], less than _STEP long, in an array of that length."""
+    rest = np.zeros(_STEP, np.float32)
+    for i in range(start, x.size):
+        rest[i - start] = x[i]
+    return rest
 
 
 @jit(inline=True)
