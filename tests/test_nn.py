@@ -317,9 +317,24 @@ def test_dropout_is_identity_in_eval_and_right_in_expectation():
 def test_feed_forward_is_down_of_activation_of_up(name):
     layer, x = nn.FeedForward(6, 10, activation_function=name), array(2, 3, 6)
     inside = nn.activation(name)(layer.up_proj(minilm.tensor(x)))
-    np.testing.assert_array_equal(layer(minilm.tensor(x)).data, layer.down_proj(inside).data)
+    np.testing.assert_allclose(layer(minilm.tensor(x)).data, layer.down_proj(inside).data, rtol=1e-5, atol=1e-6)
     assert layer.up_proj.weight.shape == (10, 6)
     assert nn.FeedForward(6).up_proj.weight.shape == (24, 6)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 10), nn.Linear(6, 10, bias=False), nn.Conv1D(6, 10)])
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "relu"])
+def test_a_linear_layer_applies_an_activation(layer, name):
+    layer.to("float64")
+    if layer.bias is not None:
+        layer.bias.data[:] = np.linspace(-1, 1, 10)
+    x, function = minilm.tensor(array(2, 3, 6).astype(np.float64), requires_grad=True), nn.activation(name)
+    expected = function(layer(x))
+    y = layer(x, function)
+    np.testing.assert_allclose(y.data, expected.data, atol=1e-14)
+    given = [x, *layer.parameters()]
+    for ours, theirs in zip(minilm.grad(y.sum(), given), minilm.grad(expected.sum(), given)):
+        np.testing.assert_allclose(ours.data, theirs.data, atol=1e-13)
 
 
 def test_activations_equal_torch_and_unknown_ones_are_refused(torch):

@@ -64,7 +64,7 @@ def _compile_all() -> None:
     x, row = np.zeros((1, 2, 16, 8), np.float32), np.zeros((1, 2, 16), np.float32)
     rows, weight, mean = np.zeros((4, 8), np.float32), np.zeros(8, np.float32), np.zeros(4, np.float32)
     kernels.attention_backward(x, x, x, x, x, row, causal=True)
-    kernels.gelu_backward(rows, rows, approximate="tanh")
+    kernels.gelu_backward(rows, rows, rows[0], approximate="tanh")
     kernels.add_layer_norm_backward(rows, rows, rows, weight, mean, mean)
     kernels.layer_norm_backward(rows, rows, weight, mean, mean)
     kernels.cross_entropy_backward(mean, rows, np.zeros(4, np.int64), mean)

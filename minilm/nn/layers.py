@@ -15,11 +15,16 @@ __all__ = [
     "Sequential", "activation",
 ]  # fmt: skip
 
+
+def _gelu_tanh(x, bias=None):
+    return ops.gelu(x, bias, approximate="tanh")
+
+
 # The names that config files of the field use.
 ACTIVATIONS = {
     "gelu": ops.gelu,
-    "gelu_new": lambda x: ops.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate="tanh"),
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
     "relu": ops.relu,
     "sigmoid": ops.sigmoid,
     "silu": ops.silu,
@@ -35,16 +40,27 @@ def activation(name: str):
     return ACTIVATIONS[name]
 
 
+def _affine(x, weight, bias, layout: str, activation):
+    """What Linear and Conv1D compute; GELU adds the bias in its own pass."""
+    if bias is not None and activation in (ops.gelu, _gelu_tanh):
+        return activation(ops.linear(x, weight, layout=layout), bias)
+    y = ops.linear(x, weight, bias, layout=layout)
+    return y if activation is None else activation(y)
+
+
 class Linear(Module):
-    """x @ weight.T + bias: x (..., in) to (..., out); weight (out, in), bias (out,) or None."""
+    """x @ weight.T + bias: x (..., in) to (..., out); weight (out, in), bias (out,) or None.
+
+    Given an activation function, it returns that of the result: `linear(x, activation("gelu"))`.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
         self.in_features, self.out_features = in_features, out_features
         self.weight = init.kaiming_uniform((out_features, in_features), in_features, generator)
         self.bias = init.kaiming_uniform((out_features,), in_features, generator) if bias else None
 
-    def forward(self, x):
-        return ops.linear(x, self.weight, self.bias)
+    def forward(self, x, activation=None):
+        return _affine(x, self.weight, self.bias, "oi", activation)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
@@ -58,8 +74,8 @@ class Conv1D(Module):
         self.weight = init.normal((in_features, out_features), std, generator)
         self.bias = init.zeros((out_features,))
 
-    def forward(self, x):
-        return ops.linear(x, self.weight, self.bias, layout="io")
+    def forward(self, x, activation=None):
+        return _affine(x, self.weight, self.bias, "io", activation)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
@@ -194,4 +210,4 @@ class FeedForward(Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        return self.dropout(self.down_proj(self.act(self.up_proj(x))))
+        return self.dropout(self.down_proj(self.up_proj(x, self.act)))

@@ -8,6 +8,7 @@ from minilm.autograd import Array, op
 from minilm.backend import array_module
 
 from .elementwise import erf, tanh
+from .linalg import sum_of_rows
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "softplus", "swiglu"]
 
@@ -61,21 +62,24 @@ def _(g, x):
 
 
 @op
-def gelu(x: Array, approximate="none"):
+def gelu(x: Array, bias: Array = None, approximate="none"):
     """x Phi(x), Phi the normal distribution's: by erf ("none"), or by GPT-2's tanh formula ("tanh").
 
-    Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415.
+    With a bias (C,), that of x + bias in one pass: `gelu(linear(x, weight), bias)` is a layer's activation. Hendrycks
+    and Gimpel 2016, https://arxiv.org/abs/1606.08415.
     """
-    return kernels.gelu(x, approximate=approximate)
+    return kernels.gelu(x, bias, approximate=approximate)
 
 
 @gelu.gradient
-def _(g, x, approximate):
-    return kernels.gelu_backward(g, x, approximate=approximate)
+def _(g, x, bias, approximate, needs):
+    dx = kernels.gelu_backward(g, x, bias, approximate=approximate)
+    return dx, sum_of_rows(dx) if needs[1] else None
 
 
 @gelu.composition
-def _(x, approximate):
+def _(x, bias, approximate):
+    x = x if bias is None else x + bias
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))  # sqrt(2 / pi)
     return 0.5 * x * (1 + erf(x * 0.7071067811865476))

@@ -96,9 +96,14 @@ def _(g, x, layout):
 
 @linear.gradient("bias")
 def _(g):
-    rows = _rows(g)
+    return sum_of_rows(g)
+
+
+def sum_of_rows(x):
+    """x (..., C) summed over all axes but the last, by BLAS on all cores; of an array or a Tensor."""
+    rows = _rows(x)
     ones = array_module(getattr(rows, "_data", rows)).ones(rows.shape[0], rows.dtype)
-    return _times(ones, rows)  # the sum over rows, by BLAS on all cores
+    return _times(ones, rows)
 
 
 def _times(a, b):

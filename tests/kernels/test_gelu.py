@@ -102,3 +102,7 @@ def test_errors_say_what_to_do():
         gelu_backward(np.zeros((2, 3)), x)
     with pytest.raises(TypeError, match="x is a list; expected a NumPy or CuPy array"):
         gelu([1.0])
+    with pytest.raises(ValueError, match=r"bias has shape \(2,\); expected \(3,\)"):
+        gelu(x, np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match=r"x has shape \(\); expected \(..., C\)"):
+        gelu_backward(np.zeros(()), np.zeros(()), np.zeros(1))

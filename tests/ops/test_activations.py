@@ -18,13 +18,24 @@ def _functional(name, **settings):
     return call
 
 
+def _gelu_tanh(*inputs):
+    return ops.gelu(*inputs, approximate="tanh")
+
+
 CASES = {
     "sigmoid": (ops.sigmoid, [(3, 5)], _functional("sigmoid")),
     "relu": (ops.relu, [APART], _functional("relu")),
     "silu": (ops.silu, [(3, 5)], _functional("silu")),
     "softplus": (ops.softplus, [APART], _functional("softplus")),
     "gelu": (ops.gelu, [(3, 5)], _functional("gelu")),
-    "gelu, tanh": (lambda x: ops.gelu(x, "tanh"), [(3, 5)], _functional("gelu", approximate="tanh")),
+    "gelu, tanh": (_gelu_tanh, [(3, 5)], _functional("gelu", approximate="tanh")),
+    "gelu and a bias": (ops.gelu, [(2, 3, 5), (5,)], lambda x, bias: _functional("gelu")(x + bias)),
+    "gelu and a bias, tanh": (
+        _gelu_tanh,
+        [(3, 17), (17,)],
+        lambda x, bias: _functional("gelu", approximate="tanh")(x + bias),
+    ),
+    "gelu and a bias, no rows": (ops.gelu, [(0, 5), (5,)], lambda x, bias: _functional("gelu")(x + bias)),
     "gelu, empty": (ops.gelu, [(0, 5)], _functional("gelu")),
     "gelu, length 1": (ops.gelu, [(1,)], _functional("gelu")),
     "gelu, without axes": (ops.gelu, [()], _functional("gelu")),

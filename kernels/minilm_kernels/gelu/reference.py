@@ -12,7 +12,8 @@ SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
 @register("gelu", name="reference")
-def gelu(x, *, approximate):
+def gelu(x, bias, *, approximate):
+    x = x if bias is None else x + bias
     if approximate == "none":
         return x * _normal_cdf(x)
     xp = array_module(x)
@@ -20,8 +21,9 @@ def gelu(x, *, approximate):
 
 
 @register("gelu_backward", name="reference")
-def gelu_backward(g, x, *, approximate):
+def gelu_backward(g, x, bias, *, approximate):
     xp = array_module(x)
+    x = x if bias is None else x + bias
     if approximate == "none":
         density = xp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         return g * (_normal_cdf(x) + x * density)

@@ -41,14 +41,14 @@ _STEP = 2 * LANES
 
 
 @jit(inline=True)
-def lanes_forward(x, y):
-    """y = gelu(x) for vectors of any length."""
+def lanes_forward(x, bias, y):
+    """y = gelu(x + bias) for vectors of any length."""
     whole = x.size // _STEP * _STEP
     for i in range(0, whole, _STEP):
-        first, second = load(x, i), load(x, i + LANES)
+        first, second = _at(x, bias, i), _at(x, bias, i + LANES)
         store(y, i, _gelu(first)), store(y, i + LANES, _gelu(second))
     if whole < x.size:
-        rest = _rest(x, whole)
+        rest = _rest(x, bias, whole)
         for i in range(0, _STEP, LANES):
             store(rest, i, _gelu(load(rest, i)))
         for i in range(whole, x.size):
@@ -56,15 +56,15 @@ def lanes_forward(x, y):
 
 
 @jit(inline=True)
-def lanes_backward(g, x, dx):
-    """dx = g gelu'(x) for vectors of any length."""
+def lanes_backward(g, x, bias, dx):
+    """dx = g gelu'(x + bias) for vectors of any length."""
     whole = x.size // _STEP * _STEP
     for i in range(0, whole, _STEP):
-        first, second = load(x, i), load(x, i + LANES)
+        first, second = _at(x, bias, i), _at(x, bias, i + LANES)
         store(dx, i, multiply(load(g, i), _slope(first)))
         store(dx, i + LANES, multiply(load(g, i + LANES), _slope(second)))
     if whole < x.size:
-        rest = _rest(x, whole)
+        rest = _rest(x, bias, whole)
         for i in range(0, _STEP, LANES):
             store(rest, i, _slope(load(rest, i)))
         for i in range(whole, x.size):
@@ -72,11 +72,16 @@ def lanes_backward(g, x, dx):
 
 
 @jit(inline=True)
-def _rest(x, start):
-    """x[start:], less than _STEP long, in an array of that length."""
+def _at(x, bias, i):
+    return add(load(x, i), load(bias, i))
+
+
+@jit(inline=True)
+def _rest(x, bias, start):
+    """x[start:], less than _STEP long, in an array of that length, the bias added."""
     rest = np.zeros(_STEP, np.float32)
     for i in range(start, x.size):
-        rest[i - start] = x[i]
+        rest[i - start] = x[i] + bias[i]
     return rest
 
 
