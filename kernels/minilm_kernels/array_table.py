@@ -7,6 +7,7 @@ caller keeps the arrays alive while the kernel runs, and has checked that they a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -35,11 +36,19 @@ class ArrayTable:
     def of(cls, *columns) -> ArrayTable:
         """The table of lists of contiguous arrays: those at the same place in each list have one size."""
         addresses = np.array([[_address(array.ravel()) for array in arrays] for arrays in columns], np.int64)
-        sizes = np.array([array.size for array in columns[0]], np.int64)
-        chunks = -(-sizes // CHUNK)
-        owner = np.repeat(np.arange(len(sizes)), chunks)
-        first = (np.arange(len(owner)) - np.repeat(np.cumsum(chunks) - chunks, chunks)) * CHUNK
-        return cls(addresses, sizes, owner, first)
+        return cls(addresses, *_cut(tuple([array.size for array in columns[0]])))
+
+
+@lru_cache(maxsize=16)  # an optimiser asks the same at every step
+def _cut(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sizes, and each chunk's array and first element, for arrays of these sizes."""
+    sizes = np.array(sizes, np.int64)
+    chunks = -(-sizes // CHUNK)
+    owner = np.repeat(np.arange(len(sizes)), chunks)
+    first = (np.arange(len(owner)) - np.repeat(np.cumsum(chunks) - chunks, chunks)) * CHUNK
+    for array in (sizes, owner, first):
+        array.flags.writeable = False
+    return sizes, owner, first
 
 
 @jit

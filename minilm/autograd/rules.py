@@ -5,7 +5,7 @@ from __future__ import annotations
 from minilm import backend
 
 from .errors import where_called
-from .operation import Node, Rule, has_nonfinite, raw
+from .operation import Node, has_nonfinite, raw
 from .placed import Placed
 from .tensor import Tensor
 
@@ -41,12 +41,18 @@ def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
             continue
         values = []
         for name in rule.wants:
-            value = kept.get(name)
-            if isinstance(value, Tensor) and not create:  # nearly always
-                values.append(value._data)
+            if name not in kept:
+                value = tuple(needs[p] for p in positions) if name == "needs" else node.settings[name]
+            elif create or operation.variadic:
+                value = _kept_value(node, name, create)
             else:
-                values.append(_rule_value(node, name, rule, positions, needs, create))
+                value = kept[name]
+                value = value._data if isinstance(value, Tensor) else value
+            values.append(value)
         out = rule(g, values)
+        if len(positions) == 1 and not isinstance(out, (tuple, list)):
+            results[positions[0]] = out
+            continue
         out = out if isinstance(out, (tuple, list)) else (out,)
         if len(out) != len(positions):
             raise ValueError(
@@ -59,12 +65,9 @@ def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
     return results
 
 
-def _rule_value(node: Node, name: str, rule: Rule, positions, needs: list[bool], create: bool):
-    """What a rule gets for the parameter `name`: raw arrays, or Tensors on the tape while a graph is created."""
-    kept = node.kept
-    if name not in kept:
-        return tuple(needs[p] for p in positions) if name == "needs" else node.settings[name]
-    value = kept[name]
+def _kept_value(node: Node, name: str, create: bool):
+    """What a rule gets that was kept: raw arrays, or Tensors on the tape while a graph is created."""
+    value = node.kept[name]
     if isinstance(value, Tensor):
         return value if create else value._data
     if name == "y" and create:

@@ -18,12 +18,15 @@ def ensure(state: dict, group: list[Tensor], ready: list[Tensor], names: tuple[s
 
     One flat zero array for each of `names`, dtype and device; a parameter's state is its slice of each.
     """
-    if any(parameter not in state for parameter in ready):
+    if not state.keys() >= set(ready):
         _allocate(state, [p for p in group if p.requires_grad and p not in state], names)
     for parameter in ready:
-        entry = state[parameter]
+        entry, data = state[parameter], parameter.data
+        shape, dtype, library = data.shape, data.dtype, type(data)
         for name in names:
             array = entry.get(name)
+            if type(array) is library and array.dtype is dtype and array.shape == shape:
+                continue  # nearly always
             if array is None:
                 raise ValueError(
                     f"parameter {labels[parameter]} has taken steps without {name}, which the settings of its group "
@@ -55,8 +58,6 @@ def _allocate(state: dict, parameters: list[Tensor], names: tuple[str, ...]) -> 
 
 
 def _elsewhere(array, parameter: Tensor) -> bool:
-    if type(array) is type(parameter.data):  # asked of every parameter at every step
-        return False
     return backend.array_module(array) is not backend.array_module(parameter.data)
 
 
