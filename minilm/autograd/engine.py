@@ -133,7 +133,8 @@ def _walk(outputs: list[Tensor], seeds: list, targets: list[Tensor] | None, reta
             if isinstance(item, Tensor):
                 total = sums.pop(id(item), None)
                 if total is not None and (wanted is None or id(item) in wanted):
-                    total = _run_hooks(item._hooks, total, item.shape, create)
+                    if item._hooks:
+                        total = _run_hooks(item._hooks, total, item.shape, create)
                     if wanted is None:
                         _accumulate_into_leaf(item, total, create)
                     else:
@@ -172,15 +173,15 @@ def _finished(sums: dict, node: Node, slot: int, wanted: dict | None, found: dic
     total = sums.pop(key, None)
     if total is None:
         return None
-    if node.hooks is not None:
-        total = _run_hooks(node.hooks.get(slot), total, node.outputs[slot][0], create)
+    if node.hooks is not None and slot in node.hooks:
+        total = _run_hooks(node.hooks[slot], total, node.outputs[slot][0], create)
     if wanted is not None and key in wanted:
         found[key] = total if create else Sum(total.array, False)
     return total
 
 
 def _run_hooks(hooks, total, shape: tuple, create: bool):
-    for hook in list(hooks or ()):
+    for hook in list(hooks):
         given = total if create else Tensor(total.array)
         replaced = hook(given)
         if replaced is None:
@@ -200,9 +201,9 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
     operation = node.operation
     check_versions(node)
     if useful is None:
-        needs = [e is not None for e in node.edges]
+        needs = tuple([e is not None for e in node.edges])
     else:
-        needs = [e is not None and _leads(e, useful, wanted) for e in node.edges]
+        needs = tuple([e is not None and _leads(e, useful, wanted) for e in node.edges])
     g = output_gradient(node, gradients, create)
     tracer = state.trace
     token = tracer.start() if tracer is not None else None
@@ -228,7 +229,7 @@ def _step(node: Node, gradients: list, sums: dict, useful, wanted, create: bool)
         contribute(sums, id(source) if isinstance(source, Tensor) else (id(source), slot), fitted, owned, create)
 
 
-def _through_composition(node: Node, g, needs: list[bool]) -> list:
+def _through_composition(node: Node, g, needs: tuple[bool, ...]) -> list:
     """The gradient of a fused operation, by differentiating the composition of simple operations that stands for it."""
     names = node.operation.inputs
     inputs = [node.kept[name] for name in names]

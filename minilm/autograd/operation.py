@@ -21,7 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,16 @@ class Rule:
     def __call__(self, g, values: list):
         """The gradients, given that of the output and what the rule wants, in order."""
         return self.function(g, **dict(zip(self.wants, values))) if self.by_keyword else self.function(g, *values)
+
+
+class Plan(NamedTuple):
+    """What a call keeps, and which rules its walk runs, where these inputs and no others need a gradient."""
+
+    inputs: tuple[tuple[str, int], ...]  # name and place of those whose values are kept
+    shapes: tuple[tuple[str, int], ...]  # "NAME_shape" and place of those whose shape is
+    extras: tuple[tuple[str, int], ...]  # name and place among what the forward function returns beyond its output
+    output: bool
+    rules: tuple[tuple[Rule, tuple[int, ...]], ...]  # each with the inputs that it speaks for
 
 
 class Node:
@@ -94,6 +104,7 @@ class Operation:
         self.required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty and not self.variadic)
         self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         self._calls: dict[tuple, tuple] = {}  # how to bind the arguments of calls seen before
+        self._plans: dict[tuple[bool, ...], Plan] = {}
         self.settings = {name: value for name, value in self.defaults.items() if name not in self.inputs}
         self.__doc__ = forward.__doc__
         self.__name__ = self.name
@@ -126,7 +137,7 @@ class Operation:
                         f"a gradient rule of {self.name} asks for {name!r}; it can ask for {sorted(known)}"
                     )
             self.rules.append(entry)
-            self.__dict__.pop("_wanted", None)
+            self._plans.clear()
             return rule
 
         return add
@@ -141,18 +152,29 @@ class Operation:
     def composition(self, function: Callable) -> Callable:
         """Decorator: names the same function as a composition of simpler operations, for higher derivatives."""
         self.composed = function
+        self._plans.clear()
         return function
 
-    @cached_property
-    def _wanted(self) -> list[tuple[int, frozenset]]:
-        """For each input position the names that must be kept when that input wants a gradient."""
-        wanted: list[set] = [set() for _ in self.inputs]
-        for rule in self.rules:
-            for position in rule.positions:
-                wanted[position].update(rule.wants)
-                if self.composed is not None:
-                    wanted[position].update(self.inputs)
-        return [(i, frozenset(names)) for i, names in enumerate(wanted)]
+    def plan(self, needs: tuple[bool, ...]) -> Plan:
+        """What is kept and run for the inputs that need a gradient."""
+        plan = self._plans.get(needs)
+        if plan is None:
+            plan = self._plans[needs] = self._make_plan(needs)
+        return plan
+
+    def _make_plan(self, needs: tuple[bool, ...]) -> Plan:
+        rules = [(rule, tuple(range(len(needs))) if self.variadic else rule.positions) for rule in self.rules]
+        rules = [(rule, positions) for rule, positions in rules if any(needs[i] for i in positions)]
+        names = {name for rule, _ in rules for name in rule.wants}
+        if rules and self.composed is not None:
+            names.update(self.inputs)
+        return Plan(
+            tuple((name, i) for i, name in enumerate(self.inputs) if name in names),
+            tuple((f"{name}_shape", i) for i, name in enumerate(self.inputs) if f"{name}_shape" in names),
+            tuple((name, i) for i, name in enumerate(self.keeps) if name in names),
+            "y" in names,
+            tuple(rules),
+        )
 
     def __call__(self, *args, **kwargs):
         if kwargs or not self._simple or len(args) != len(self.inputs):
@@ -252,23 +274,18 @@ class Operation:
         if self.keeps:
             out, *extras = out
         edges = []
-        names: set = set()
-        wanted = self._wanted
-        for i, value in enumerate(inputs):
+        for value in inputs:
             if isinstance(value, Tensor) and value.requires_grad:
                 source = value if value._node is None else value._node
-                edges.append((source, value._slot, value._data.shape, value._data.dtype))
-                names |= wanted[0 if self.variadic else i][1]
+                data = value._data
+                edges.append((source, value._slot, data.shape, data.dtype))
             else:
                 edges.append(None)
         node = Node(self, tuple(edges), settings)
         if state.anomaly:
             node.line = where_called()
         result = self._outputs(inputs, node, out)
-        if names:
-            self._keep(node, names, inputs, extras, out, result)
-        else:
-            node.kept = {}
+        self._keep(node, self.plan(tuple([edge is not None for edge in edges])), inputs, extras, out, result)
         return result
 
     def _outputs(self, inputs: tuple, node: Node, out):
@@ -285,32 +302,22 @@ class Operation:
             tensors.append(tensor)
         return tuple(tensors) if isinstance(out, tuple) else tensors[0]
 
-    def _keep(self, node: Node, names: set, inputs: tuple, extras, out, result) -> None:
-        kept: dict = {}
+    def _keep(self, node: Node, plan: Plan, inputs: tuple, extras, out, result) -> None:
+        node.kept = kept = {}
         versions = node.versions
-        if self.variadic:
-            name = self.inputs[0]
-            if name in names:
-                kept[name] = inputs
-                versions += [(name, x._version, x._version[0]) for x in inputs if isinstance(x, Tensor)]
-            if f"{name}_shape" in names:
-                kept[f"{name}_shape"] = tuple(x.shape for x in inputs)
-        else:
-            for name, value in zip(self.inputs, inputs):
-                if name in names:
-                    kept[name] = value
-                    if isinstance(value, Tensor):
-                        versions.append((name, value._version, value._version[0]))
-                if f"{name}_shape" in names:
-                    kept[f"{name}_shape"] = getattr(value, "shape", ())
-        if "y" in names:
+        for name, place in plan.inputs:
+            kept[name] = value = inputs if self.variadic else inputs[place]
+            for x in value if self.variadic else (value,):
+                if isinstance(x, Tensor):
+                    versions.append((name, x._version, x._version[0]))
+        for name, place in plan.shapes:
+            kept[name] = tuple(x.shape for x in inputs) if self.variadic else getattr(inputs[place], "shape", ())
+        if plan.output:
             kept["y"] = out  # the raw array: a Tensor here would hold its own node in a cycle
             for part in result if isinstance(result, tuple) else (result,):
                 versions.append(("its output", part._version, part._version[0]))
-        for name, value in zip(self.keeps, extras):
-            if name in names:
-                kept[name] = value
-        node.kept = kept
+        for name, place in plan.extras:
+            kept[name] = extras[place]
 
     def __repr__(self) -> str:
         return f"<operation {self.name}{self.__signature__}>"

@@ -26,19 +26,13 @@ def output_gradient(node: Node, gradients: list, create: bool):
     return tuple(arrays)
 
 
-def run_rules(node: Node, g, needs: list[bool], create: bool) -> list:
+def run_rules(node: Node, g, needs: tuple[bool, ...], create: bool) -> list:
     """The gradients of the inputs that need one, None for the others, by the operation's rules."""
     operation, kept = node.operation, node.kept
     results: list = [None] * len(needs)
     if not operation.rules:
         raise RuntimeError(f"{operation.name} has no gradient; use it on detached tensors, or give it a rule")
-    for rule in operation.rules:
-        positions = range(len(needs)) if operation.variadic else rule.positions
-        for position in positions:
-            if needs[position]:
-                break
-        else:
-            continue
+    for rule, positions in operation.plan(needs).rules:
         values = []
         for name in rule.wants:
             if name not in kept:

@@ -49,8 +49,10 @@ def contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
 
 def fit_to_input(operation: Operation, position: int, gradient, shape: tuple, dtype):
     """The gradient of an input in its shape and dtype: broadcasting undone, or an error that says what is off."""
+    if gradient.dtype is dtype and gradient.shape == shape and shape != ():
+        return gradient  # nearly always
     gradient = as_array(gradient)
-    if gradient.shape == shape and (gradient.dtype is dtype or gradient.dtype == dtype):
+    if gradient.shape == shape and gradient.dtype == dtype:
         return gradient
     if not isinstance(gradient, Placed) and gradient.shape != shape:
         gradient = _unbroadcast(operation, position, gradient, shape)
