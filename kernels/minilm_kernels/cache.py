@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numba
 from numba.core.caching import FunctionCache, NullCache
+from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
 __all__ = ["folder", "kernel_cache", "sources"]
@@ -109,10 +110,22 @@ class _KernelCache(FunctionCache):
     def __init__(self, function):
         super().__init__(function)
         path = Path(inspect.getfile(function))
+        self._is_ours = _PACKAGE in path.parents
         stamp = hashlib.sha256(repr((numba.__version__, self._impl.locator.get_source_stamp())).encode())
         for file in sources(path) if path.is_file() else ():
             stamp.update(_read(file)[0])
         self._cache_file = _Files(Path(self._cache_path), self._impl.filename_base, stamp.hexdigest()[:16])
+
+    def load_overload(self, sig, target_context):
+        """As Numba's; for kernels of this package without making ready to compile anything, which takes half a second.
+
+        What is loaded is only linked, and no kernel here links with what that would bring (hashes of texts, say).
+        """
+        if not self._is_ours:
+            return super().load_overload(sig, target_context)
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 class _Files:

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import minilm_kernels
 
-from minilm.training import PRESETS, Config, ConfigError, Run, RunFolder, load_config_file, merge, preset
+from minilm.training import (
+    PRESETS,
+    Config,
+    ConfigError,
+    Run,
+    RunFolder,
+    load_config_file,
+    matrix_rate,
+    merge,
+    preset,
+)  # fmt: skip
 
 from .errors import UsageError, as_usage_error
 from .parsing import parse
@@ -33,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     folder, checkpoint, base, options = _settings(arguments)
     config = _completed(base, options, folder)
     if config.device != "cuda":
+        matrix_rate("cpu")  # measured once, and now, while both cores are free
         minilm_kernels.compile_ahead()  # while the data are prepared and the first step's first half is compiled
     with TrainingProgress(config) as progress:
         common = {"callbacks": [progress], "progress": progress.on_tokens}

@@ -168,3 +168,21 @@ def test_the_sources_of_a_kernel_are_those_that_it_can_inline():
     assert not {"registry.py", "simd.py", "gelu/cpu.py"} & names
     names = {file.relative_to(PACKAGE).as_posix() for file in sources(PACKAGE / "attention" / "backward.py")}
     assert {"attention/forward.py", "attention/tiles.py", "simd.py"} <= names
+
+
+READY = """
+import sys
+import numpy as np
+import minilm_kernels as k
+x = np.ones((2, 3), np.float32)
+k.gelu(x), k.layer_norm(x), k.global_norm([x]), k.attention(x[None, None], x[None, None], x[None, None])
+print("numba.np.npyimpl" in sys.modules)
+"""
+
+
+def test_a_second_process_loads_kernels_without_making_ready_to_compile(tmp_path):
+    for compiles in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", READY], env=environment(tmp_path), capture_output=True, text=True, check=False
+        )
+        assert done.stdout == f"{compiles}\n", done.stderr
