@@ -18,7 +18,17 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd import LANES, VECTOR, address, fused_multiply_add, is_float32, load_vector, splat_scalar, store_vector
+from .vector_ir import (
+    FLAGS,
+    LANES,
+    VECTOR,
+    address,
+    fused_multiply_add,
+    is_float32,
+    load_vector,
+    splat_scalar,
+    store_vector,
+)
 
 __all__ = ["COLUMNS", "ROWS", "multiply_tile"]
 
@@ -44,21 +54,13 @@ def multiply_tile(typingctx, c, at_c, c_row, a, at_a, a_row, a_inner, b, at_b, b
         targets = [builder.gep(row, [_INT(LANES * v)]) for row in c_rows for v in range(VECTORS)]
 
         before = builder.block
-        load, head, body, done = (builder.append_basic_block(name) for name in ("load", "head", "body", "done"))
-        builder.cbranch(builder.icmp_unsigned("!=", accumulate, accumulate.type(0)), load, head)
-
-        builder.position_at_end(load)
-        there = [load_vector(builder, target) for target in targets]
-        builder.branch(head)
-
-        builder.position_at_end(head)
+        body, summed, add, done = (builder.append_basic_block(name) for name in ("body", "summed", "add", "done"))
         zero = ir.Constant(VECTOR, [0.0] * LANES)
-        starts = [_phi(builder, VECTOR, (zero, before), (x, load)) for x in there]
-        builder.cbranch(builder.icmp_signed(">", depth, _INT(0)), body, done)
+        builder.cbranch(builder.icmp_signed(">", depth, _INT(0)), body, summed)
 
         builder.position_at_end(body)
-        k = _phi(builder, _INT, (_INT(0), head))
-        sums = [_phi(builder, VECTOR, (x, head)) for x in starts]
+        k = _phi(builder, _INT, (_INT(0), before))
+        sums = [_phi(builder, VECTOR, (zero, before)) for _ in targets]
         b_row = builder.gep(first_b, [builder.mul(k, b_inner)])
         offset = builder.mul(k, a_inner)
         columns = [load_vector(builder, builder.gep(b_row, [_INT(LANES * v)])) for v in range(VECTORS)]
@@ -71,12 +73,24 @@ def multiply_tile(typingctx, c, at_c, c_row, a, at_a, a_row, a_inner, b, at_b, b
         k.add_incoming(following, body)
         for phi, x in zip(sums, grown):
             phi.add_incoming(x, body)
-        builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
+        builder.cbranch(builder.icmp_signed("<", following, depth), body, summed)
+
+        # What is there is added last: a long sum, made of many tiles', so loses fewer digits than one term by term.
+        builder.position_at_end(summed)
+        products = [_phi(builder, VECTOR, (zero, before), (x, body)) for x in grown]
+        builder.cbranch(builder.icmp_unsigned("!=", accumulate, accumulate.type(0)), add, done)
+
+        builder.position_at_end(add)
+        totals = [
+            builder.fadd(load_vector(builder, target), product, flags=FLAGS)
+            for target, product in zip(targets, products)
+        ]
+        builder.branch(done)
 
         builder.position_at_end(done)
-        products = [_phi(builder, VECTOR, (start, head), (x, body)) for start, x in zip(starts, grown)]
-        for target, product in zip(targets, products):
-            store_vector(builder, product, target)
+        results = [_phi(builder, VECTOR, (x, summed), (total, add)) for x, total in zip(products, totals)]
+        for target, result in zip(targets, results):
+            store_vector(builder, result, target)
         return context.get_dummy_value()
 
     if not all(is_float32(array) for array in (a, b, c)):
