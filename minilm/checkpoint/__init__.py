@@ -9,7 +9,7 @@ There is no pickle anywhere: tensors are safetensors, all else is JSON.
 
 from .checkpoints import Checkpoint, CheckpointError, CheckpointStore, read_checkpoint, verify_checkpoint
 from .files import atomic_write, sync_file, sync_folder
-from .weights import load_weights, save_weights
+from .weights import load_weights, map_weights, save_weights
 
 __all__ = [
     "Checkpoint",
@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointStore",
     "atomic_write",
     "load_weights",
+    "map_weights",
     "read_checkpoint",
     "save_weights",
     "sync_file",

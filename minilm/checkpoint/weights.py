@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import mmap
 import os
 from pathlib import Path
 
@@ -11,7 +14,15 @@ from minilm import backend
 
 from .files import sync_file, sync_folder
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "map_weights", "save_weights"]
+
+# What safetensors calls the dtypes, and what NumPy (with ml_dtypes) does.
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
+    "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
 
 
 def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str] | None = None) -> None:
@@ -54,3 +65,74 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path} is no intact safetensors file ({error}); fetch or write it anew") from None
+
+
+def map_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, or of a model's folder, by name: read-only views of the file, none of it read.
+
+    A folder holds model.safetensors, or several files and model.safetensors.index.json, which says where each name is.
+    The dtype is the file's; float16 and bfloat16 become whatever they are copied into. FileNotFoundError where there
+    are no weights, also where they come in a format that executes code when it is read; ValueError for a damaged file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _map_file(path)
+    if (path / "model.safetensors").is_file():
+        return _map_file(path / "model.safetensors")
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        pickled = next((name for name in _PICKLED if (path / name).exists()), None)
+        if pickled is not None:
+            raise FileNotFoundError(
+                f"{path} holds its weights as {pickled}, which is not read here: a pickle can run any code. Convert it "
+                "where you trust it, with transformers: "
+                "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+            )
+        raise FileNotFoundError(f"{path} holds no model.safetensors and no model.safetensors.index.json")
+    return _map_shards(index)
+
+
+def _map_shards(index: Path) -> dict[str, np.ndarray]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(places.values()))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} is no index of weights: JSON with an object 'weight_map' of name to file") from None
+    arrays: dict[str, np.ndarray] = {}
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise ValueError(f"{index} names the file {shard!r}; expected one beside it")
+        found = _map_file(index.parent / shard)
+        lost = [name for name, place in places.items() if place == shard and name not in found]
+        if lost:
+            raise ValueError(f"{index} says that {lost[0]!r} is in {shard}, and it is not")
+        arrays.update({name: array for name, array in found.items() if places.get(name) == shard})
+    return arrays
+
+
+def _map_file(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weights file {path}")
+    try:
+        with safe_open(path, framework="numpy"):  # checks the header: sizes, offsets, overlaps
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no intact safetensors file ({error}); fetch or write it anew") from None
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{path} holds {name!r} as {entry['dtype']}; this version reads {', '.join(_DTYPES)}")
+        dtype, count = np.dtype(_DTYPES[entry["dtype"]]), math.prod(entry["shape"])
+        start = 8 + length + entry["data_offsets"][0]
+        flat = np.frombuffer(memory, dtype, count, start) if count else np.empty(0, dtype)
+        arrays[name] = flat.reshape(entry["shape"])
+    return arrays

@@ -1,7 +1,17 @@
-"""The models, each in one file that reads from top to bottom."""
+"""The models, each family in one file that reads from top to bottom."""
 
 from .gpt2 import GPT2, GPT2Config
-from .output import CausalLMOutput
+from .loading import load
+from .output import CausalLMOutput, EncoderOutput, HeadOutput
 from .pretrained import Config, PretrainedModel
 
-__all__ = ["GPT2", "CausalLMOutput", "Config", "GPT2Config", "PretrainedModel"]
+__all__ = [
+    "GPT2",
+    "CausalLMOutput",
+    "Config",
+    "EncoderOutput",
+    "GPT2Config",
+    "HeadOutput",
+    "PretrainedModel",
+    "load",
+]

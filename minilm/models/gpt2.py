@@ -13,6 +13,7 @@ import numpy as np
 from minilm import nn, ops
 from minilm.autograd import Tensor
 from minilm.backend import Generator, array_module, to_device, to_numpy
+from minilm.generation import GenerationMixin
 from minilm.nn.attention import KeyValueCache, attention_mask_arguments
 
 from .output import CausalLMOutput
@@ -48,7 +49,6 @@ class GPT2Config(Config):
     eos_token_id: int | list[int] | None = None
 
     model_type = "gpt2"
-    architecture = "GPT2LMHeadModel"
     refused = ("add_cross_attention", "pruned_heads", "quantization_config")
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         return self.ln_f(x)
 
 
-class GPT2(PretrainedModel):
+class GPT2(GenerationMixin, PretrainedModel):
     """GPT-2 with its language-model head, tied to the token embeddings unless the config says otherwise.
 
     >>> import numpy as np
@@ -148,6 +148,7 @@ class GPT2(PretrainedModel):
     """
 
     config_class = GPT2Config
+    architecture = "GPT2LMHeadModel"
     base_prefix = "transformer."
 
     def __init__(self, config: GPT2Config, generator: Generator | None = None):

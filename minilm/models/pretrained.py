@@ -9,25 +9,21 @@ from pathlib import Path
 from typing import Self
 
 from minilm import nn
-from minilm.backend import Generator
 from minilm.checkpoint.files import atomic_write
-from minilm.checkpoint.weights import load_weights, save_weights
-from minilm.generation import GenerationMixin
+from minilm.checkpoint.weights import map_weights, save_weights
 
-__all__ = ["Config", "PretrainedModel"]
+__all__ = ["Config", "PretrainedModel", "read_config"]
 
 
 class Config:
     """Base of the model configs: dataclasses whose fields are the keys of transformers' config.json."""
 
     model_type: str
-    architecture: str
     refused: tuple[str, ...] = ()  # keys of transformers that change the model, in a way that ours does not
 
     def to_dict(self) -> dict:
-        """The config as config.json holds it, for float32 weights."""
-        kind = {"architectures": [self.architecture], "model_type": self.model_type, "dtype": "float32"}
-        return {**kind, **dataclasses.asdict(self)}
+        """The config as config.json holds it, but for what only a model knows: its architecture and its dtype."""
+        return {"model_type": self.model_type, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict) -> Self:
@@ -45,40 +41,42 @@ class Config:
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
-class PretrainedModel(GenerationMixin, nn.Module):
+class PretrainedModel(nn.Module):
     """A model that knows its config and goes to and comes from a folder of files."""
 
     config_class: type[Config]
+    architecture: str  # the name of transformers' class with the same weights
     base_prefix = ""  # what the names of the weights begin with, in files that hold the head as well
     config: Config
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Writes config.json, generation_config.json and model.safetensors, which transformers loads as they are."""
+        """Writes config.json and model.safetensors, which transformers loads as they are.
+
+        For a model that generates, generation_config.json as well.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tokens = {key: getattr(self.config, key, None) for key in ("bos_token_id", "eos_token_id")}
-        dtype = next(self.parameters()).dtype.name
-        _write_json(folder / "config.json", {**self.config.to_dict(), "dtype": dtype})
-        _write_json(folder / "generation_config.json", {k: v for k, v in tokens.items() if v is not None})
+        kind = {"architectures": [self.architecture], "dtype": next(self.parameters()).dtype.name}
+        _write_json(folder / "config.json", {**kind, **self.config.to_dict()})
+        if hasattr(self, "generate"):
+            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+            tokens = {name: getattr(self.config, name, None) for name in names}
+            _write_json(folder / "generation_config.json", {k: v for k, v in tokens.items() if v is not None})
         save_weights(folder / "model.safetensors", self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Self:
         """The model that a folder holds, in eval mode and float32.
 
-        Weight names are accepted with and without the family's prefix. Raises FileNotFoundError for a folder without
-        config.json or model.safetensors, KeyError or ValueError (every name listed) for weights that do not fit.
+        Weights come from model.safetensors or from the files that model.safetensors.index.json names, in any dtype, and
+        each is read once, into its place. Names are accepted with and without the family's prefix. Raises
+        FileNotFoundError for a folder without config.json or weights, KeyError or ValueError (every name listed) for
+        weights that do not fit.
         """
-        folder = Path(folder)
-        path = folder / "config.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; is it a model's or a finished run's folder?")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no intact JSON: {error}") from None
-        model = cls(cls.config_class.from_dict(values), Generator(0))
-        model.load_state_dict(model.own_names(load_weights(folder / "model.safetensors")))
+        config = cls.config_class.from_dict(read_config(folder))
+        with nn.init.left_out():
+            model = cls(config)
+        model.load_state_dict(model.own_names(map_weights(folder)))
         return model.eval()
 
     def own_names(self, weights: dict) -> dict:
@@ -86,6 +84,20 @@ class PretrainedModel(GenerationMixin, nn.Module):
         own = {name for name, _ in self.named_parameters(remove_duplicate=False)}
         prefixed = {name: f"{self.base_prefix}{name}" for name in weights}
         return {prefixed[name] if prefixed[name] in own else name: array for name, array in weights.items()}
+
+
+def read_config(folder: str | os.PathLike) -> dict:
+    """What a model's config.json says. FileNotFoundError where there is none, ValueError for one that is damaged."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json; is it a model's or a finished run's folder?")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no intact JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no model's config: it holds no JSON object")
+    return values
 
 
 def _write_json(path: Path, values: dict) -> None:

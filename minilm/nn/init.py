@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -10,16 +13,32 @@ from minilm import backend
 
 from .module import Parameter
 
-__all__ = ["kaiming_uniform", "normal", "ones", "zeros"]
+__all__ = ["kaiming_uniform", "left_out", "normal", "ones", "zeros"]
+
+_is_left_out = ContextVar("_is_left_out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Within it no random numbers are drawn: weights begin as whatever is in memory, for weights are to be loaded."""
+    token = _is_left_out.set(True)
+    try:
+        yield
+    finally:
+        _is_left_out.reset(token)
 
 
 def normal(shape, std: float = 0.02, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
     """Normal numbers around zero; 0.02 is GPT-2's and BERT's choice."""
+    if _is_left_out.get():
+        return Parameter(np.empty(shape, backend.resolve_dtype(dtype)))
     return Parameter((generator or backend.default_generator).normal(shape, std=std, dtype=dtype))
 
 
 def kaiming_uniform(shape, fan_in: int, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
     """Numbers spread evenly over +-1/sqrt(fan_in): torch's choice for a Linear's weight and bias."""
+    if _is_left_out.get():
+        return Parameter(np.empty(shape, backend.resolve_dtype(dtype)))
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
     return Parameter((generator or backend.default_generator).uniform(shape, -bound, bound, dtype=dtype))
 
