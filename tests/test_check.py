@@ -253,8 +253,8 @@ def test_a_kernel_whose_gradient_is_wrong():
 
 def test_a_gradient_that_is_nan_in_one_tensor_only():
     class Broken(Attention):
-        def forward(self, x, mask, cache):
-            return twisted(super().forward(x, mask, cache), float("nan"))
+        def forward(self, x, mask, cache, attentions):
+            return twisted(super().forward(x, mask, cache, attentions), float("nan"))
 
     model = model_of()
     old, new = model.transformer.h[1].attn, Broken(model.config, 1, None)

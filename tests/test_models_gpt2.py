@@ -336,7 +336,7 @@ def test_tokens_one_by_one_through_the_cache_equal_all_at_once():
     [
         (lambda m: m(tokens(5)), ValueError, r"\(B, T\).*ids\[None\]"),
         (lambda m: m(np.zeros((2, 0), np.int64)), ValueError, "at least one token"),
-        (lambda m: m(tokens(1, 17)), ValueError, "17 tokens are more than the model's n_positions, 16"),
+        (lambda m: m(tokens(1, 17)), ValueError, "17 tokens are more than the model's max_length, 16"),
         (lambda m: m(np.array([[61]])), IndexError, "61"),
         (lambda m: m(np.array([[-1]])), IndexError, "-1"),
         (lambda m: m(np.zeros((1, 3))), TypeError, "integer"),

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilm import nn, ops
-from minilm.autograd import Tensor
-from minilm.backend import Generator, array_module, to_device, to_numpy
-from minilm.generation import GenerationMixin
-from minilm.nn.attention import KeyValueCache, attention_mask_arguments
+from minilm.backend import Generator, to_numpy
+from minilm.nn.attention import KeyValueCache
 
+from .causal_lm import CausalLM
 from .output import CausalLMOutput
-from .pretrained import Config, PretrainedModel
+from .pretrained import Config
 
 __all__ = ["GPT2", "GPT2Config"]
 
@@ -77,16 +76,19 @@ class Attention(nn.Module):
         self.attn_pdrop = config.attn_pdrop
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x, mask: dict, cache: KeyValueCache | None):  # x: (B, T, C)
+    def forward(self, x, mask: dict, cache: KeyValueCache | None, attentions: list | None = None):  # x: (B, T, C)
         dropout = self.attn_pdrop if self.training else 0.0
-        settings = {"causal": True, "scale": self.scale, "dropout_p": dropout, **mask}
+        settings = {"causal": True, "scale": self.scale, **mask}
         qkv = self.c_attn(x)
-        if cache is None:
-            y = ops.packed_self_attention(qkv, self.n_head, **settings)
+        if cache is None and attentions is None:
+            y = ops.packed_self_attention(qkv, self.n_head, dropout_p=dropout, **settings)
         else:
             q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(qkv, 3, axis=2))
-            k, v = cache.append(self.layer, k, v)
-            y = ops.join_heads(ops.scaled_dot_product_attention(q, k, v, **settings))
+            if cache is not None:
+                k, v = cache.append(self.layer, k, v)
+            if attentions is not None:
+                attentions.append(ops.attention_weights(q, k, **settings))
+            y = ops.join_heads(ops.scaled_dot_product_attention(q, k, v, dropout_p=dropout, **settings))
         return self.resid_dropout(self.c_proj(y))
 
 
@@ -113,8 +115,10 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config, generator)
 
-    def forward(self, x, mask: dict, cache: KeyValueCache | None):
-        y, x = self.ln_2(self.attn(self.ln_1(x), mask, cache), residual=x)  # adds, then normalises the sum, in one pass
+    def forward(self, x, mask: dict, cache: KeyValueCache | None, attentions: list | None = None):
+        y, x = self.ln_2(
+            self.attn(self.ln_1(x), mask, cache, attentions), residual=x
+        )  # adds, then normalises the sum, in one pass
         return x + self.mlp(y)
 
 
@@ -128,14 +132,20 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config, layer, generator) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
 
-    def forward(self, input_ids, positions, mask: dict, cache: KeyValueCache | None):
+    def forward(self, input_ids, positions, mask: dict, cache: KeyValueCache | None, states=None, attentions=None):
+        """Hidden states (B, T, C); those before each layer and the last, and attention weights, go into the lists."""
         x = self.drop(self.wte(input_ids) + self.wpe(positions))
         for block in self.h:
-            x = block(x, mask, cache)
-        return self.ln_f(x)
+            if states is not None:
+                states.append(x)
+            x = block(x, mask, cache, attentions)
+        x = self.ln_f(x)
+        if states is not None:
+            states.append(x)
+        return x
 
 
-class GPT2(GenerationMixin, PretrainedModel):
+class GPT2(CausalLM):
     """GPT-2 with its language-model head, tied to the token embeddings unless the config says otherwise.
 
     >>> import numpy as np
@@ -168,62 +178,36 @@ class GPT2(GenerationMixin, PretrainedModel):
         position_ids=None,
         cache: KeyValueCache | None = None,
         logits_to_keep: int = 0,
+        *,
+        labels=None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> CausalLMOutput:
-        """Logits (B, T, V) for integer `input_ids` (B, T), and the mean loss if `targets` are given.
+        """Logits (B, T, V) for integer `input_ids` (B, T), and the mean loss if `targets` or `labels` are given.
 
-        `targets` (B, T) are aligned with the logits: targets[b, t] is the token after input_ids[b, t]; -100 is
-        ignored. `attention_mask` (B, S) is 1 for real tokens and 0 for padding, over the cached tokens too; positions
-        count real tokens only, unless `position_ids` (B, T) or (T,) are given. `cache` holds earlier tokens' keys and
-        values and takes up these. `logits_to_keep` n > 0 computes the last n only. Integers come as NumPy or CuPy
-        arrays, Tensors or nested lists. Raises ValueError for shapes that do not fit, or more tokens than
-        `n_positions`.
+        `targets` (B, T) are aligned with the logits: targets[b, t] is the token after input_ids[b, t]; `labels` are
+        aligned with input_ids, as in transformers; -100 is ignored. `attention_mask` (B, S) is 1 for real tokens and 0
+        for padding, over the cached tokens too; positions count real tokens only, unless `position_ids` (B, T) or (T,)
+        are given. `cache` holds earlier tokens' keys and values and takes up these. `logits_to_keep` n > 0 computes the
+        last n only. Integers come as NumPy or CuPy arrays, Tensors or nested lists. Raises ValueError for shapes that
+        do not fit, or more tokens than `n_positions`.
         """
-        input_ids, past = self._integers(input_ids), 0 if cache is None else len(cache)
-        if input_ids.ndim != 2 or not input_ids.size:
-            raise ValueError(
-                f"input_ids must be (B, T), at least one token; got shape {input_ids.shape}. One row: ids[None]"
-            )
-        if logits_to_keep < 0:
-            raise ValueError(
-                f"logits_to_keep is how many of the last logits to compute, or 0 for all; got {logits_to_keep}"
-            )
-        length = past + input_ids.shape[1]
-        attention_mask = None if attention_mask is None else self._integers(attention_mask)
-        mask = attention_mask_arguments(attention_mask, len(input_ids), length)
-        if position_ids is None:
-            position_ids = self._positions(input_ids, past, length, attention_mask)
-        x = self.transformer(input_ids, self._integers(position_ids), mask, cache)
-        if logits_to_keep:
-            x = x[:, -logits_to_keep:]
-        head = self.transformer.wte if self.config.tie_word_embeddings else self.lm_head
-        logits = ops.linear(x, head.weight)
-        loss = None if targets is None else ops.cross_entropy(logits, self._integers(targets))
-        return CausalLMOutput(logits, loss)
+        ids, positions, mask = self._inputs(input_ids, attention_mask, position_ids, cache)
+        states, attentions = [] if output_hidden_states else None, [] if output_attentions else None
+        x = self.transformer(ids, positions, mask, cache, states, attentions)
+        head = self.transformer.wte.project if self.config.tie_word_embeddings else self.lm_head
+        kept = (None if found is None else tuple(found) for found in (states, attentions))
+        return self._output(x, head, targets, labels, logits_to_keep, *kept)
+
+    @property
+    def n_layer(self) -> int:
+        """How many layers keep keys and values."""
+        return self.config.n_layer
 
     @property
     def max_length(self) -> int:
         """The most tokens, cached ones included, that the model can look at."""
         return self.config.n_positions
-
-    def new_cache(self, capacity: int = 0) -> KeyValueCache:
-        """An empty cache for decoding."""
-        return KeyValueCache(self.config.n_layer, capacity)
-
-    def _integers(self, values):
-        """A raw array on the model's device of an array, a Tensor or nested lists."""
-        values = values.data if isinstance(values, Tensor) else values
-        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
-
-    def _positions(self, input_ids, past: int, length: int, attention_mask):
-        """0, 1, 2, ... for each row's real tokens, so that padding on the left shifts nothing."""
-        if length > self.config.n_positions:
-            raise ValueError(
-                f"{length} tokens are more than the model's n_positions, {self.config.n_positions}; give it fewer"
-            )
-        xp = array_module(input_ids)
-        if attention_mask is None:
-            return xp.arange(past, length)
-        return xp.maximum(xp.cumsum(attention_mask != 0, axis=1) - 1, 0)[:, past:]
 
     def own_names(self, weights: dict) -> dict:
         """As the base class's, without the causal masks that old files store; a tied head is the token embedding.

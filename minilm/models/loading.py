@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .bert import Bert
+from .bert_heads import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from .gpt2 import GPT2
+from .llama import Llama, Mistral, Qwen2
 from .pretrained import PretrainedModel, read_config
 
 __all__ = ["load"]
 
-_CLASSES = (GPT2,)
+_CLASSES = (
+    GPT2, Llama, Mistral, Qwen2,
+    Bert, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification,
+    BertForQuestionAnswering,
+)  # fmt: skip
 _BY_ARCHITECTURE = {model.architecture: model for model in _CLASSES}
 # For a config that names no architecture: a family's language model or, where there is none, its plain form.
 _BY_TYPE: dict[str, type[PretrainedModel]] = {model.config_class.model_type: model for model in reversed(_CLASSES)}

@@ -82,13 +82,32 @@ class Conv1D(Module):
 
 
 class Embedding(Module):
-    """weight[indices]: integer indices (...) to (..., C); weight (V, C)."""
+    """weight[indices]: integer indices (...) to (..., C); weight (V, C).
 
-    def __init__(self, n_embeddings: int, d_model: int, std: float = 1.0, generator: Generator | None = None):
+    The row `padding_idx`, if given, begins as zeros and is not learnt here.
+    """
+
+    def __init__(
+        self,
+        n_embeddings: int,
+        d_model: int,
+        std: float = 1.0,
+        generator: Generator | None = None,
+        padding_idx: int | None = None,
+    ):
         self.weight = init.normal((n_embeddings, d_model), std, generator)
+        self.padding_idx = padding_idx
+        if padding_idx is not None:
+            if not 0 <= padding_idx < n_embeddings:
+                raise ValueError(f"padding_idx is a row of the table, 0 to {n_embeddings - 1}; got {padding_idx}")
+            self.weight.data[padding_idx] = 0
 
     def forward(self, indices):
-        return ops.embedding(indices, self.weight)
+        return ops.embedding(indices, self.weight, self.padding_idx)
+
+    def project(self, x):
+        """x @ weight.T, (..., C) to (..., V): the output layer of a model that shares it with this table."""
+        return ops.linear(x, self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"

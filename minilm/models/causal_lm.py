@@ -1,0 +1,77 @@
+"""What decoder-only language models share around their layers: how tokens, masks and positions come in, and the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minilm import ops
+from minilm.autograd import Tensor
+from minilm.backend import array_module, to_device
+from minilm.generation import GenerationMixin
+from minilm.nn.attention import KeyValueCache, attention_mask_arguments
+
+from .output import CausalLMOutput
+from .pretrained import PretrainedModel
+
+__all__ = ["CausalLM"]
+
+
+class CausalLM(GenerationMixin, PretrainedModel):
+    """A model that predicts the next token. A family defines `n_layer`, `max_length` and `forward`."""
+
+    @property
+    def n_layer(self) -> int:
+        """How many layers keep keys and values."""
+        raise NotImplementedError(f"{type(self).__name__} has to define n_layer")
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens, cached ones included, that the model can look at."""
+        raise NotImplementedError(f"{type(self).__name__} has to define max_length")
+
+    def new_cache(self, capacity: int = 0) -> KeyValueCache:
+        """An empty cache for decoding."""
+        return KeyValueCache(self.n_layer, capacity)
+
+    def _inputs(self, input_ids, attention_mask, position_ids, cache: KeyValueCache | None):
+        """(ids (B, T), positions (T,) or (B, T), the mask as attention takes it), checked and on the model's device."""
+        ids, past = self._integers(input_ids), 0 if cache is None else len(cache)
+        if ids.ndim != 2 or not ids.size:
+            raise ValueError(f"input_ids must be (B, T), at least one token; got shape {ids.shape}. One row: ids[None]")
+        length = past + ids.shape[1]
+        attention_mask = None if attention_mask is None else self._integers(attention_mask)
+        mask = attention_mask_arguments(attention_mask, len(ids), length)
+        if position_ids is None:
+            position_ids = self._positions(ids, past, length, attention_mask)
+        return ids, self._integers(position_ids), mask
+
+    def _positions(self, input_ids, past: int, length: int, attention_mask):
+        """0, 1, 2, ... for each row's real tokens, so that padding on the left shifts nothing."""
+        if length > self.max_length:
+            raise ValueError(f"{length} tokens are more than the model's max_length, {self.max_length}; give it fewer")
+        xp = array_module(input_ids)
+        if attention_mask is None:
+            return xp.arange(past, length)
+        return xp.maximum(xp.cumsum(attention_mask != 0, axis=1) - 1, 0)[:, past:]
+
+    def _output(self, x, head, targets, labels, logits_to_keep: int, hidden_states, attentions) -> CausalLMOutput:
+        """The result for the last hidden states x (B, T, C) and the output layer `head`, which makes them logits."""
+        if logits_to_keep < 0:
+            raise ValueError(
+                f"logits_to_keep is how many of the last logits to compute, or 0 for all; got {logits_to_keep}"
+            )
+        if targets is not None and labels is not None:
+            raise ValueError("give targets, aligned with the logits, or labels, aligned with input_ids; not both")
+        if logits_to_keep:
+            x = x[:, -logits_to_keep:]
+        logits, loss = head(x), None
+        if targets is not None:
+            loss = ops.cross_entropy(logits, self._integers(targets))
+        elif labels is not None:
+            loss = ops.cross_entropy(logits[:, :-1], self._integers(labels)[:, 1:])
+        return CausalLMOutput(logits, loss, hidden_states, attentions)
+
+    def _integers(self, values):
+        """A raw array on the model's device of an array, a Tensor or nested lists."""
+        values = values.data if isinstance(values, Tensor) else values
+        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
