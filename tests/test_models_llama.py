@@ -202,7 +202,7 @@ def test_a_config_that_does_not_fit_is_refused(changes, message):
 
 
 def test_load_names_what_it_can_not_load(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
         load(tmp_path / "nothing")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"], "model_type": "mamba"}))
     with pytest.raises(ValueError, match=r"holds a MambaForCausalLM; there are: .*LlamaForCausalLM"):

@@ -5,38 +5,35 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .bert import Bert
-from .bert_heads import (
-    BertForMaskedLM,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-)
+from .gguf import load_gguf
 from .gpt2 import GPT2
 from .llama import Llama, Mistral, Qwen2
 from .pretrained import PretrainedModel, read_config
 
 __all__ = ["load"]
 
-_CLASSES = (
-    GPT2, Llama, Mistral, Qwen2,
-    Bert, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification,
-    BertForQuestionAnswering,
-)  # fmt: skip
+_CLASSES = (GPT2, Llama, Mistral, Qwen2)
 _BY_ARCHITECTURE = {model.architecture: model for model in _CLASSES}
 # For a config that names no architecture: a family's language model or, where there is none, its plain form.
 _BY_TYPE: dict[str, type[PretrainedModel]] = {model.config_class.model_type: model for model in reversed(_CLASSES)}
 
 
-def load(path: str | os.PathLike) -> PretrainedModel:
-    """The model in a folder in Hugging Face form or a run's folder, in eval mode and float32.
+def load(path: str | os.PathLike, weights: str | None = None) -> PretrainedModel:
+    """The model in a folder in Hugging Face form, a run's folder, or a GGUF file, in eval mode.
 
-    The class is the one that config.json names in `architectures`, or the usual one of its `model_type`. ValueError for
-    a family that is not here, and whatever `from_pretrained` of the class raises.
+    The class is the one that config.json names in `architectures`, or the usual one of its `model_type`. Weights become
+    float32; what a GGUF file holds in blocks stays so with `weights` "keep", which is the default for it, and becomes
+    float32 with "fp32". ValueError for a family that is not here, and whatever `from_pretrained` of the class raises.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no folder {path}")
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    if weights not in (None, "keep", "fp32"):
+        raise ValueError(f"weights is 'keep' (quantised ones stay so) or 'fp32', not {weights!r}")
+    if path.is_file() and path.suffix == ".gguf":
+        return load_gguf(path, weights or "keep")
+    if path.is_file():
+        raise ValueError(f"{path} is no model: expected a folder with config.json, or a file that ends in .gguf")
     config = read_config(path)
     names = [name for name in config.get("architectures") or () if isinstance(name, str)]
     for name in names:

@@ -16,6 +16,7 @@ from .layers import (
     activation,
 )
 from .module import Module, Parameter, eval_mode
+from .quantized import QuantizedEmbedding, QuantizedLinear
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,6 +31,8 @@ __all__ = [
     "ModuleList",
     "MultiHeadAttention",
     "Parameter",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RMSNorm",
     "Sequential",
     "activation",
