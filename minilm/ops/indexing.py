@@ -133,8 +133,10 @@ def scatter_add(x, indices, values, axis: int = -1):
 
 
 @op
-def embedding(indices, weight: Array):
+def embedding(indices, weight: Array, padding_idx=None):
     """weight[indices]: rows of a table (V, C) for integer `indices` of any shape; result (*indices.shape, C).
+
+    The row `padding_idx` gets no gradient from here.
 
     Raises IndexError for an index outside 0..V-1.
     """
@@ -151,7 +153,11 @@ def embedding(indices, weight: Array):
 
 
 @embedding.gradient("weight")
-def _(g, indices, weight_shape):
+def _(g, indices, weight_shape, padding_idx):
+    if padding_idx is not None:
+        indices = array_module(_raw(g)).asarray(indices)
+        real = indices != padding_idx
+        g, indices = g[real], indices[real]
     if isinstance(g, Tensor):
         return place(g, indices, weight_shape)
     rows = array_module(g).asarray(indices).reshape(-1)
