@@ -28,9 +28,11 @@ from .dropout import dropout
 from .embedding import embedding_backward
 from .gelu import gelu, gelu_backward
 from .global_norm import global_norm
+from .gru_cell import gru_cell, gru_cell_backward
 from .lamb import lamb
 from .layer_norm import layer_norm, layer_norm_backward
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_backward
+from .lstm_cell import lstm_cell, lstm_cell_backward
 from .quantize import quantize
 from .quantized_matmul import quantized_matmul
 from .registry import implementations, operations
@@ -60,12 +62,16 @@ __all__ = [
     "gelu_backward",
     "get_num_threads",
     "global_norm",
+    "gru_cell",
+    "gru_cell_backward",
     "implementations",
     "lamb",
     "layer_norm",
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
+    "lstm_cell",
+    "lstm_cell_backward",
     "operations",
     "quantize",
     "quantized_matmul",

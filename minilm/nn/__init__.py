@@ -17,9 +17,12 @@ from .layers import (
 )
 from .module import Module, Parameter, eval_mode
 from .quantized import QuantizedEmbedding, QuantizedLinear
+from .recurrent import GRU, LSTM
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
+    "LSTM",
     "Conv1D",
     "Dropout",
     "Embedding",

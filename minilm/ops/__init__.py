@@ -21,6 +21,8 @@ from .loss import __all__ as _loss
 from .methods import install as _install
 from .normalize import *
 from .normalize import __all__ as _normalize
+from .recurrent import *
+from .recurrent import __all__ as _recurrent
 from .reductions import *
 from .reductions import __all__ as _reductions
 from .rotary import *
@@ -32,5 +34,5 @@ _install()
 
 __all__ = sorted(
     _activations + _attention + _attention_weights + _compare + _dropout + _elementwise + _indexing + _linalg
-    + _loss + _normalize + _reductions + _rotary + _shape
+    + _loss + _normalize + _recurrent + _reductions + _rotary + _shape
 )  # fmt: skip
