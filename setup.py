@@ -8,7 +8,11 @@ EXTRAS = {
     "cuda12": ["cupy-cuda12x>=13.0"],
     "cuda13": ["cupy-cuda13x>=13.6"],
     "yaml": ["pyyaml>=6.0"],
-    "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0"],
+    "chat": ["jinja2>=3.1.6"],
+    "gguf": ["gguf>=0.17"],  # only for the K-quants
+    "hub": ["huggingface_hub>=0.30"],
+    "sentencepiece": ["sentencepiece>=0.2.0"],
+    "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "jinja2>=3.1.6", "sentencepiece>=0.2.0"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 
 from minilm.tokenization.byte_level import byte_to_character
 
-__all__ = ["bpe_model", "byte_model", "char_model", "tokenizers_library"]
+__all__ = ["bpe_model", "byte_model", "char_model", "library_errors", "tokenizers_library"]
 
 
 def char_model(texts: Iterable[str], special_tokens: Sequence[str]):
@@ -62,13 +63,28 @@ def tokenizers_library():
         import tokenizers
         import tokenizers.decoders
         import tokenizers.models
+        import tokenizers.normalizers
         import tokenizers.pre_tokenizers
+        import tokenizers.processors
         import tokenizers.trainers
     except ImportError as error:
         raise ImportError(
             "minilm's tokenizers need the tokenizers library, which is not installed: pip install tokenizers"
         ) from error
     return tokenizers
+
+
+@contextmanager
+def library_errors(source, advice: str = "the file is damaged, or of another kind: fetch it again"):
+    """What the library says about a file that it can't use, as a ValueError that names the file."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are BaseExceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{source} holds no usable tokenizer ({error}); {advice}") from error
 
 
 def _with_special_tokens(model, special_tokens: Sequence[str]):

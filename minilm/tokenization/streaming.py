@@ -19,7 +19,7 @@ class StreamDecoder:
     `push(id)` returns the text that became complete ("" while a character's bytes are still missing), `finish()` the
     rest: an unfinished character as U+FFFD. For byte-level and character tokenizers the pieces joined are exactly
     `tokenizer.decode(ids)`, at a constant cost a token. Others (SentencePiece style) are decoded in short windows: the
-    pieces joined are the full decoding of any ids that some text encodes to.
+    pieces joined are the full decoding of any ids that some text encodes to, no spaces cleaned up.
 
     >>> decoder = StreamDecoder(Tokenizer.byte())
     >>> [decoder.push(byte) for byte in "né".encode()] + [decoder.push(0xE2), decoder.finish()]
@@ -84,7 +84,10 @@ class _Windows:
         return text
 
     def _growth(self) -> str:
-        return self.tokenizer.decode(self.shown + self.held)[len(self.tokenizer.decode(self.shown)) :]
+        return self._text(self.shown + self.held)[len(self._text(self.shown)) :]
+
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)  # a later token can't take text back
 
     def _show(self, text: str) -> str:
         self.shown, self.held = self.held, []

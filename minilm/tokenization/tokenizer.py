@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from minilm.tokenization.byte_level import token_to_bytes
+from minilm.tokenization.batch import BatchEncoding, encode_texts
+from minilm.tokenization.chat import choose_template, render_chat
 from minilm.tokenization.end_of_text import END_OF_TEXT, find_eos
-from minilm.tokenization.models import bpe_model, byte_model, char_model, tokenizers_library
+from minilm.tokenization.gguf_metadata import gguf_library
+from minilm.tokenization.models import bpe_model, byte_model, char_model
+from minilm.tokenization.pretrained import load_folder, load_json
+from minilm.tokenization.saving import save_folder
+from minilm.tokenization.settings import TokenizerSettings
+from minilm.tokenization.special_tokens import NamedSpecialTokens
+from minilm.tokenization.specification import check_characters, clean_up, digest, known_characters, token_bytes
 
 __all__ = ["Tokenizer"]
 
+_MOST_TOKENS = 10_000_000
 
-class Tokenizer:
+
+class Tokenizer(NamedSpecialTokens):
     """Turns text into token ids and ids into text; wraps a `tokenizers.Tokenizer`, at hand as `.library`.
 
-    Made by `Tokenizer.char`, `.byte`, `.train_bpe` or `.from_file`. Byte and BPE tokenizers give every Unicode text
-    back exactly, line ends, NULs and leading spaces included; a character tokenizer refuses text with a character that
-    it does not know. Truncation and padding of a loaded file are turned off: they would silently cut a corpus.
+    Made by `Tokenizer.char`, `.byte`, `.train_bpe`, `.from_file`, or for a published model by `.from_pretrained` or
+    `.from_gguf`. Byte and BPE tokenizers give every Unicode text back exactly, line ends, NULs and leading spaces
+    included; a character tokenizer refuses text with a character that it does not know. Truncation and padding of a
+    loaded file are turned off: they would silently cut a corpus.
 
     `encode_batch` works on all cores (the environment variable TOKENIZERS_PARALLELISM=false turns that off, which the
     library also asks for before a process that has encoded forks).
@@ -35,14 +44,19 @@ class Tokenizer:
     'hé'
     """
 
-    def __init__(self, library, eos_token: str | None = None):
+    def __init__(self, library, eos_token: str | None = None, settings: TokenizerSettings | None = None):
         library.no_truncation()
         library.no_padding()
         self.library = library
-        self.eos_token = eos_token
-        self.eos_token_id = None if eos_token is None else library.token_to_id(eos_token)
-        if eos_token is not None and self.eos_token_id is None:
-            raise ValueError(f"the end-of-text token {eos_token!r} is not in the vocabulary; name one that is")
+        self._settings = settings = settings or TokenizerSettings()
+        self._named: dict[str, str | None] = {}
+        for name, token in (settings.special_tokens | ({"eos": eos_token} if eos_token is not None else {})).items():
+            self._set_named(name, token)
+        self.chat_templates = dict(settings.chat_templates)
+        self.clean_up_tokenization_spaces = settings.clean_up
+        self.padding_side, self.truncation_side = settings.padding_side, settings.truncation_side
+        self.max_length = settings.max_length
+        self.uses_token_type_ids = settings.token_type_ids
 
     # -- making one ---------------------------------------------------------------------------------------------------
 
@@ -90,18 +104,40 @@ class Tokenizer:
             raise FileNotFoundError(
                 f"no tokenizer file at {path}: expected a tokenizer.json or a folder that holds one"
             )
-        loaded = tokenizers_library().Tokenizer
-        try:
-            library = loaded.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises a bare Exception
-            raise ValueError(
-                f"{path} is not a tokenizer.json of the tokenizers library ({error}); "
-                "save one with Tokenizer.save, or transformers' tokenizer.save_pretrained"
-            ) from error
+        library = load_json(path)
         return cls(library, eos_token or find_eos(library, path.parent))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
+        """The tokenizer of a published model's folder, with its special tokens, sides and chat template.
+
+        Read is the first of: tokenizer.json; source.spm, target.spm and vocab.json (Marian); a SentencePiece model;
+        vocab.json and merges.txt (GPT-2); vocab.txt (BERT); and what stands beside it: tokenizer_config.json,
+        special_tokens_map.json, added_tokens.json, chat_template.jinja. Names, ids and defaults are transformers'.
+        ValueError for a damaged file names it; SentencePiece models need the extra `sentencepiece`.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}: expected the folder of a model, with its tokenizer's files")
+        library, settings = load_folder(folder)
+        if "eos" not in settings.special_tokens and not settings.config:
+            settings.special_tokens |= {"eos": eos} if (eos := find_eos(library, folder)) else {}
+        return cls(library, settings=settings)
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping) -> Tokenizer:
+        """The tokenizer in a GGUF file, from its metadata: a mapping of its keys to text, numbers and lists.
+
+        `tokenizer.ggml.model` is "gpt2" (byte-level BPE, split as `tokenizer.ggml.pre` names) or "llama"
+        (SentencePiece's BPE); special tokens, what is put around a text, and chat templates are read too.
+        """
+        library, settings = gguf_library(metadata)
+        return cls(library, settings=settings)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes `tokenizer.json` (into `path`, if that is a folder) all at once, and returns the file's path."""
+        if hasattr(self.library, "save_files"):
+            raise ValueError("a Marian tokenizer is no tokenizer.json: save its files with save_pretrained(folder)")
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -111,6 +147,10 @@ class Tokenizer:
         finally:
             aside.unlink(missing_ok=True)
         return path
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes the files that `from_pretrained` and transformers read: the vocabulary, special tokens, templates."""
+        save_folder(self, folder)
 
     # -- using it -----------------------------------------------------------------------------------------------------
 
@@ -124,22 +164,82 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[np.ndarray]:
         """The ids of each text, in parallel; one int64 array a text."""
+        self.check_texts(texts)
+        encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """TypeError for what is not text; ValueError for a lone surrogate, or a character that "char" does not know."""
         for text in texts:
             if not isinstance(text, str):
                 raise TypeError(f"expected text to encode, a str, got {type(text).__name__}")
-            if self._alphabet is not None:
-                self._check_characters(text)
-        try:
-            encodings = self.library.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        except TypeError:
-            for text in texts:  # a lone surrogate is the one str that the library can't take: name it and its place
-                text.encode("utf-8")
-            raise
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+            if not text.isascii():
+                text.encode("utf-8")  # a lone surrogate is the one str that can't be encoded: this names its place
+            if self._known_characters is not None:
+                check_characters(text, self._known_characters, self.library)
 
-    def decode(self, ids, *, skip_special_tokens: bool = False) -> str:
-        """The text of `ids`; what is not UTF-8 becomes U+FFFD, and an id outside the vocabulary is a ValueError."""
-        return self.library.decode(self.check_ids(ids), skip_special_tokens=skip_special_tokens)
+    def __call__(
+        self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, **options
+    ) -> BatchEncoding:
+        """A batch as arrays (B, T), int64, the special tokens around each text: what a model is called with.
+
+        `text_pair` is a second text for each, marked by `token_type_ids` where the model's family has those. Options,
+        as in transformers: `add_special_tokens=True`; `padding=False` (True or "longest", or "max_length"), with
+        `pad_to_multiple_of` and `padding_side`; `truncation=False` (True or "longest_first", "only_first",
+        "only_second"), with `truncation_side`; `max_length` (else the model's longest input);
+        `return_token_type_ids`, `return_offsets_mapping`, `return_special_tokens_mask`.
+
+        >>> tokenizer = Tokenizer.byte(["<pad>"])
+        >>> tokenizer.pad_token = "<pad>"
+        >>> batch = tokenizer(["hé", "o"], padding=True, padding_side="left")
+        >>> batch.input_ids.tolist(), batch.attention_mask.tolist()
+        ([[104, 195, 169], [256, 256, 111]], [[1, 1, 1], [0, 0, 1]])
+        """
+        return encode_texts(self, text, text_pair, **options)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping],
+        add_generation_prompt: bool = False,
+        tokenize: bool = True,
+        *,
+        chat_template: str | None = None,
+        tools: Sequence[Mapping] | None = None,
+        documents: Sequence[Mapping] | None = None,
+        **variables,
+    ) -> np.ndarray | str:
+        """A conversation as the ids (T,) that its model was trained on, or as text if not `tokenize`.
+
+        `messages` are `{"role": "user", "content": "..."}`; `add_generation_prompt` opens the assistant's answer;
+        `chat_template` is the name of one of `chat_templates`, or a template. The other arguments are what the template
+        sees. Needs the extra `chat`; a template that fails or does what the sandbox forbids is a ChatTemplateError.
+        """
+        template = choose_template(self.chat_templates, chat_template, tools)
+        seen = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
+        text = render_chat(template, messages, {**self.special_tokens, **seen, **variables})
+        return self.encode(text) if tokenize else text
+
+    def decode(
+        self, ids, *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> str:
+        """The text of `ids`; what is not UTF-8 becomes U+FFFD, and an id outside the vocabulary is a ValueError.
+
+        `clean_up_tokenization_spaces` takes out the spaces that splitting put before punctuation; None is what the
+        model's files say, except for a BPE, which puts no space there.
+        """
+        text = self.library.decode(self.check_ids(ids), skip_special_tokens=skip_special_tokens)
+        clean = clean_up_tokenization_spaces
+        if clean is None:
+            clean = self.clean_up_tokenization_spaces and self._specification["model"].get("type") != "BPE"
+        return clean_up(text) if clean else text
+
+    @property
+    def target(self) -> Tokenizer:
+        """The tokenizer of what an encoder-decoder writes, for its labels: Marian's target side; any other's own."""
+        library = getattr(self.library, "target", self.library)
+        if library is self.library:
+            return self
+        return type(self)(library, settings=self._settings)
 
     def check_ids(self, ids) -> list[int]:
         """`ids` as a list of Python ints; ValueError if one is outside the vocabulary."""
@@ -157,7 +257,10 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id: what a model's embedding must have at least."""
-        return max(self.library.get_vocab(with_added_tokens=True).values()) + 1
+        largest = max(self.library.get_vocab(with_added_tokens=True).values(), default=-1)
+        if largest >= _MOST_TOKENS:
+            raise ValueError(f"the tokenizer's largest id is {largest}, which no model has: its file is damaged")
+        return largest + 1
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -178,24 +281,12 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hex, of all that decides which ids a text gets; the same after saving and loading."""
-        spec = self._specification
-        merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in spec["model"].get("merges", ())]
-        decisive = {
-            "model": {**spec["model"], "merges": merges},
-            "added_tokens": spec["added_tokens"],
-            "normalizer": spec["normalizer"],
-            "pre_tokenizer": spec["pre_tokenizer"],
-        }
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode("utf-8")).hexdigest()
+        return digest(self._specification)
 
     @cached_property
     def token_bytes(self) -> list[bytes] | None:
         """The bytes of each id, where decoding is joining them (byte-level and character tokenizers); else None."""
-        decoder = (self._specification["decoder"] or {}).get("type")
-        to_bytes = {"ByteLevel": token_to_bytes, "Fuse": lambda token: token.encode("utf-8")}.get(decoder)
-        if to_bytes is None:
-            return None
-        return [to_bytes(self.library.id_to_token(index) or "") for index in range(self.vocab_size)]
+        return token_bytes(self._specification, [self.library.id_to_token(index) for index in range(self.vocab_size)])
 
     def __repr__(self) -> str:
         kind = self._specification["model"].get("type", "unknown model")
@@ -206,32 +297,8 @@ class Tokenizer:
         return json.loads(self.library.to_str())
 
     @cached_property
-    def _alphabet(self) -> frozenset[str] | None:
-        """What a character tokenizer knows (the library drops any other character in silence); None for other kinds."""
-        spec, model = self._specification, self._specification["model"]
-        bare = spec["normalizer"] is None and spec["pre_tokenizer"] is None
-        if (
-            not bare
-            or model.get("type") != "BPE"
-            or model["merges"]
-            or model.get("unk_token")
-            or model.get("byte_fallback")
-        ):
-            return None
-        return frozenset(token for token in model["vocab"] if len(token) == 1)
-
-    def _check_characters(self, text: str) -> None:
-        if self._alphabet.issuperset(text):
-            return
-        for token in self.library.get_added_tokens_decoder().values():
-            text = text.replace(token.content, "")
-        unknown = sorted(set(text) - self._alphabet)
-        if unknown:
-            first = unknown[0]
-            raise ValueError(
-                f"{len(unknown)} of the text's characters are not in this tokenizer's {len(self._alphabet)}, the first "
-                f"{first!r} (U+{ord(first):04X}); make the tokenizer from text that has them, or use 'byte' or 'bpe'"
-            )
+    def _known_characters(self) -> frozenset[str] | None:
+        return known_characters(self._specification)
 
 
 def _pieces(texts: str | Iterable[str]) -> Iterable[str]:
