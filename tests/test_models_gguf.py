@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minilm
+from minilm import nn
 from minilm.checkpoint.gguf import read_gguf
 from minilm.models import Llama, Qwen2, load
 from minilm.models.rope import rope_frequencies
@@ -153,6 +154,28 @@ def test_scaled_rotary_embeddings(tmp_path):
     write(model, tmp_path / "b.gguf", table=divisors * np.linspace(1, 2, len(divisors), dtype=np.float32))
     with pytest.raises(ValueError, match="a table other than Llama 3's"):
         load(tmp_path / "b.gguf")
+
+
+def test_products_made_together_are_those_made_apart(tmp_path):
+    model = tiny(Qwen2)
+    write(model, tmp_path / "a.gguf", "Q8_0")
+    layer = load(tmp_path / "a.gguf").model.layers[0].self_attn
+    x = np.random.default_rng(0).standard_normal((2, 3, 64), dtype=np.float32)
+    parts = [layer.q_proj, layer.k_proj, layer.v_proj]
+    with minilm.no_grad():
+        apart = [part(x).data for part in parts]
+        for _ in range(2):  # the first call lays the blocks together
+            for found, expected in zip(nn.project_together(x, *parts), apart):
+                np.testing.assert_allclose(found.data, expected, atol=1e-6)
+        whole = layer.q_proj.blocks.data.base
+        assert all(part.blocks.data.base is whole for part in parts)
+        seen = []
+        layer.k_proj.register_forward_hook(lambda *_: seen.append(1))
+        nn.project_together(x, *parts)
+        assert seen == [1]
+        parts[2].format = "Q4_0"
+        with pytest.raises(ValueError, match="blocks has shape"):
+            nn.project_together(x, layer.q_proj, parts[2])
 
 
 def test_blocks_give_no_gradients(tmp_path):

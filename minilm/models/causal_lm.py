@@ -1,4 +1,4 @@
-"""What decoder-only language models share around their layers: how tokens, masks and positions come in, and the loss."""
+"""What decoder-only language models share around their layers: how tokens, masks and positions come in; the loss."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ def load_gguf(path: str | os.PathLike, weights: str = "keep") -> Llama:
     """The model in a GGUF file, in eval mode.
 
     With `weights` "keep" what the file holds as Q8_0, Q4_0 or Q4_1 stays so, as views of the file, and runs on the
-    quantised products; "fp32" makes everything float32, for training and saving. Other formats, the K-quants too, become
-    float32 in both. Raises what `read_gguf` does, ValueError for another architecture and KeyError or ValueError, every
-    name listed, for tensors that do not fit.
+    quantised products; "fp32" makes everything float32, for training and saving. Other formats, the K-quants too,
+    become float32 in both. Raises what `read_gguf` does, ValueError for another architecture, KeyError or ValueError,
+    every name listed, for tensors that do not fit.
     """
     if weights not in ("keep", "fp32"):
         raise ValueError(f"weights is 'keep' (quantised ones stay so) or 'fp32', not {weights!r}")

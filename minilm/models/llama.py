@@ -165,9 +165,10 @@ class Attention(nn.Module):
         self.o_proj = _linear(config, n_head * width, config.hidden_size, config.has_output_bias, generator)
 
     def forward(self, x, rotary: tuple, mask: dict, cache: KeyValueCache | None, attentions: list | None):
-        q = ops.rotary_embedding(ops.split_heads(self.q_proj(x), self.n_head), *rotary)
-        k = ops.rotary_embedding(ops.split_heads(self.k_proj(x), self.n_kv_head), *rotary)
-        v = ops.split_heads(self.v_proj(x), self.n_kv_head)
+        q, k, v = nn.project_together(x, self.q_proj, self.k_proj, self.v_proj)
+        q = ops.rotary_embedding(ops.split_heads(q, self.n_head), *rotary)
+        k = ops.rotary_embedding(ops.split_heads(k, self.n_kv_head), *rotary)
+        v = ops.split_heads(v, self.n_kv_head)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         seen = {"causal": True, "window": self.window, **mask}
@@ -188,7 +189,7 @@ class MLP(nn.Module):
         self.act = nn.activation(config.hidden_act)
 
     def forward(self, x):
-        gate, up = self.gate_proj(x), self.up_proj(x)
+        gate, up = nn.project_together(x, self.gate_proj, self.up_proj)
         return self.down_proj(ops.swiglu(gate, up) if self.act is ops.silu else self.act(gate) * up)
 
 

@@ -5,14 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .bart import BartForConditionalGeneration
+from .bert import Bert
+from .bert_heads import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from .gguf import load_gguf
 from .gpt2 import GPT2
 from .llama import Llama, Mistral, Qwen2
+from .marian import MarianMTModel
 from .pretrained import PretrainedModel, read_config
+from .recurrent import RecurrentLM, RecurrentSeq2Seq
+from .t5 import T5ForConditionalGeneration
 
 __all__ = ["load"]
 
-_CLASSES = (GPT2, Llama, Mistral, Qwen2)
+_CLASSES = (
+    GPT2, Llama, Mistral, Qwen2,
+    Bert, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification,
+    BertForQuestionAnswering,
+    BartForConditionalGeneration, MarianMTModel, T5ForConditionalGeneration,
+    RecurrentLM, RecurrentSeq2Seq,
+)  # fmt: skip
 _BY_ARCHITECTURE = {model.architecture: model for model in _CLASSES}
 # For a config that names no architecture: a family's language model or, where there is none, its plain form.
 _BY_TYPE: dict[str, type[PretrainedModel]] = {model.config_class.model_type: model for model in reversed(_CLASSES)}

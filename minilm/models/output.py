@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from minilm.autograd import Tensor
 
-__all__ = ["CausalLMOutput", "EncoderOutput", "HeadOutput"]
+__all__ = [
+    "CausalLMOutput", "EncoderOutput", "HeadOutput", "PreTrainingOutput", "QuestionAnsweringOutput", "Seq2SeqLMOutput",
+]  # fmt: skip
 
 
 @dataclass
@@ -41,3 +43,43 @@ class HeadOutput:
     loss: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PreTrainingOutput:
+    """Of BERT as it is pretrained: logits of words (B, T, V) and next sentences (B, 2), the sum of both losses."""
+
+    prediction_logits: Tensor
+    seq_relationship_logits: Tensor
+    loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class QuestionAnsweringOutput:
+    """Of a model that finds an answer in a text: logits (B, T) of its start and its end, the mean of both losses."""
+
+    start_logits: Tensor
+    end_logits: Tensor
+    loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class Seq2SeqLMOutput:
+    """Of an encoder-decoder model: logits (B, T, V), the loss where labels were given, and what the encoder said.
+
+    On request, of each side, the hidden states before, between and after the layers, and the attention weights; cross
+    attentions (B, H, T, S) are the decoder's on the encoder's S tokens.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None

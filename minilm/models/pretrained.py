@@ -59,14 +59,14 @@ class PretrainedModel(nn.Module):
         kind = {"architectures": [self.architecture], "dtype": next(self.parameters()).dtype.name}
         _write_json(folder / "config.json", {**kind, **self.config.to_dict()})
         if hasattr(self, "generate"):
-            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-            tokens = {name: getattr(self.config, name, None) for name in names}
-            _write_json(folder / "generation_config.json", {k: v for k, v in tokens.items() if v is not None})
+            names = [f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")]
+            found = {name: getattr(self.config, name, None) for name in (*names, "bad_words_ids")}
+            _write_json(folder / "generation_config.json", {k: v for k, v in found.items() if v is not None})
         save_weights(folder / "model.safetensors", self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> Self:
-        """The model that a folder holds, in eval mode and float32.
+    def from_pretrained(cls, folder: str | os.PathLike, **settings) -> Self:
+        """The model that a folder holds, in eval mode and float32; `settings` are further ones of the class.
 
         Weights come from model.safetensors or from the files that model.safetensors.index.json names, in any dtype, and
         each is read once, into its place. Names are accepted with and without the family's prefix. Raises
@@ -75,7 +75,7 @@ class PretrainedModel(nn.Module):
         """
         config = cls.config_class.from_dict(read_config(folder))
         with nn.init.left_out():
-            model = cls(config)
+            model = cls(config, **settings)
         model.load_state_dict(model.own_names(map_weights(folder)))
         return model.eval()
 

@@ -16,7 +16,7 @@ from .layers import (
     activation,
 )
 from .module import Module, Parameter, eval_mode
-from .quantized import QuantizedEmbedding, QuantizedLinear
+from .quantized import QuantizedEmbedding, QuantizedLinear, project_together
 from .recurrent import GRU, LSTM
 
 __all__ = [
@@ -42,4 +42,5 @@ __all__ = [
     "attention_mask_arguments",
     "eval_mode",
     "init",
+    "project_together",
 ]

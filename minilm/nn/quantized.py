@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import minilm_kernels as kernels
+import numpy as np
 
 from minilm.autograd import Tensor, is_grad_enabled
 
 from .module import Module
 
-__all__ = ["QuantizedEmbedding", "QuantizedLinear"]
+__all__ = ["QuantizedEmbedding", "QuantizedLinear", "project_together"]
 
 
 class QuantizedLinear(Module):
@@ -23,7 +24,9 @@ class QuantizedLinear(Module):
         self.bias = bias
 
     def forward(self, x, activation=None):
-        y = _product(x, self.blocks.data, self.format)
+        return self._finish(_product(x, self.blocks.data, self.format), activation)
+
+    def _finish(self, y, activation=None):
         if self.bias is not None:
             y = y + self.bias
         return y if activation is None else activation(y)
@@ -48,6 +51,37 @@ class QuantizedEmbedding(Module):
 
     def extra_repr(self) -> str:
         return f"{self.blocks.shape[0]} rows of {self.format}"
+
+
+def project_together(x, *layers) -> tuple:
+    """`tuple(layer(x) for layer in layers)`; of quantised layers of one format in one product.
+
+    Decoding multiplies one row by many small matrices, where starting a product takes as long as half of it. At the
+    first call the blocks of such layers are laid one after another in memory; each layer's own become a part of that.
+    """
+    if not all(type(layer) is QuantizedLinear and "_forward_hooks" not in layer.__dict__ for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    parts = [layer.blocks.data for layer in layers]
+    whole = parts[0].base
+    if not _are_together(whole, parts):
+        if len({layer.format for layer in layers}) > 1 or not isinstance(parts[0], np.ndarray):
+            return tuple(layer(x) for layer in layers)
+        whole, start = np.concatenate(parts), 0
+        for layer, part in zip(layers, parts):
+            layer.blocks = Tensor(whole[start : start + len(part)])
+            start += len(part)
+    y, start, found = _product(x, whole, layers[0].format).data, 0, []
+    for layer, part in zip(layers, parts):
+        found.append(layer._finish(Tensor(y[..., start : start + len(part)])))
+        start += len(part)
+    return tuple(found)
+
+
+def _are_together(whole, parts: list) -> bool:
+    """Whether the parts are all that `whole` consists of, in this order."""
+    if not isinstance(whole, np.ndarray) or whole.dtype != parts[0].dtype or whole.ndim != 2:
+        return False
+    return len(whole) == sum(map(len, parts)) and all(part.base is whole for part in parts)
 
 
 def _product(x, blocks, format: str) -> Tensor:

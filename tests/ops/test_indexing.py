@@ -95,6 +95,23 @@ def test_gradients_add_up_on_repeats():
     assert weight.grad.tolist() == [[0, 0], [3, 3], [1, 1]]
 
 
+@pytest.mark.parametrize("indices", [[[1, 1], [1, 2]], 1, 2, [], [1]])
+def test_the_padding_row_of_a_table_gets_no_gradient(indices):
+    values = np.arange(6.0).reshape(3, 2)
+    grads = []
+    for padding_idx in (None, 1):
+        weight = minilm.tensor(values, requires_grad=True)
+        out = ops.embedding(np.array(indices, int), weight, padding_idx)
+        (grad,) = minilm.grad((out**3).sum(), [weight], create_graph=True)
+        (again,) = minilm.grad(grad.sum(), [weight])
+        np.testing.assert_array_equal(out.data, values[np.array(indices, int)])
+        (plain,) = minilm.grad((ops.embedding(np.array(indices, int), weight, padding_idx) ** 3).sum(), [weight])
+        np.testing.assert_array_equal(plain.data, grad.data)
+        grads.append((grad.data, again.data))
+    for everywhere, real in zip(*grads):
+        np.testing.assert_array_equal(real, everywhere * [[1], [0], [1]])
+
+
 @given(st.data())
 def test_any_index_of_numpys_has_its_gradient(data):
     """Adding up into the elements picked: the gradient of x[index].sum() counts how often each one was."""

@@ -1,0 +1,140 @@
+"""Beam search: the likeliest of several sequences that are followed at once, as transformers finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .decoder import Decoder
+from .sampling import log_probabilities, require
+
+__all__ = ["BeamOptions", "beam_search"]
+
+_NEVER = -1e9  # the score of what is not to be taken up; finite, so that sums of it are
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """How many sequences are followed, and when that ends; names and meaning are transformers'.
+
+    The score of a finished sequence is the sum of its new tokens' log probabilities over their number to the power
+    `length_penalty` (above 0 it favours long ones). `early_stopping` True ends a search when `num_beams` sequences are
+    finished; False when those still followed, as long as they are now, can't beat the worst of them; "never" when they
+    can't either at the length that would suit them best. `num_return_sequences` of the finished are returned.
+    """
+
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    num_return_sequences: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.num_beams >= 1, f"num_beams must be at least 1; got {self.num_beams}")
+        require(
+            self.early_stopping in (True, False, "never"),
+            f'early_stopping is True, False or "never"; got {self.early_stopping!r}',
+        )
+        require(
+            self.num_return_sequences >= 1, f"num_return_sequences must be at least 1; got {self.num_return_sequences}"
+        )
+        require(
+            self.num_beams == 1 or self.num_return_sequences <= self.num_beams,
+            f"num_return_sequences ({self.num_return_sequences}) can't be more than num_beams ({self.num_beams})",
+        )
+        given = (self.length_penalty, self.early_stopping) != (1.0, False)
+        require(self.num_beams > 1 or not given, "length_penalty and early_stopping are for beam search: set num_beams")
+
+
+class Finished:
+    """The best finished sequences of one prompt, the best first."""
+
+    def __init__(self, options: BeamOptions, max_new_tokens: int) -> None:
+        self.options, self.max_new_tokens = options, max_new_tokens
+        self.best: list[tuple[float, np.ndarray]] = []
+        self.done = False
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there are beams."""
+        return len(self.best) == self.options.num_beams
+
+    def add(self, score: float, tokens: np.ndarray, length: int) -> None:
+        """Takes up a sequence of `length` new tokens, whose log probabilities sum up to `score`, if good enough."""
+        self.best.append((score / length**self.options.length_penalty, tokens))
+        self.best = sorted(self.best, key=lambda found: -found[0])[: self.options.num_beams]
+
+    def settle(self, running: float, length: int) -> None:
+        """Sees whether the search is over, the best sequence still followed having `length` new tokens and a score."""
+        options = self.options
+        if options.early_stopping == "never" and options.length_penalty > 0:
+            length = self.max_new_tokens
+        hopeless = running / length**options.length_penalty <= self.best[-1][0] if self.full else False
+        self.done = self.done or hopeless or (self.full and options.early_stopping is True)
+
+
+def beam_search(
+    decoder: Decoder,
+    ids: np.ndarray,
+    mask: np.ndarray | None,
+    max_new_tokens: int,
+    options: BeamOptions,
+    score: Callable,
+    ended: Callable,
+    n_ends: int,
+    padding: int,
+) -> np.ndarray:
+    """The best sequences (B num_return_sequences, T + new) for prompts `ids` (B, T) with their mask.
+
+    `score(log_probabilities, ids, mask)` changes those of the next tokens, `ended(ids)` says which rows end with their
+    last token, and `n_ends` how many tokens end a row. The prompts are read once, not once a beam.
+    """
+    n, rows = options.num_beams, len(ids)
+    finished = [Finished(options, max_new_tokens) for _ in range(rows)]
+    repeated = np.repeat(np.arange(rows), n)
+    totals = np.full((rows, n), _NEVER)
+    totals[:, 0] = 0  # the beams begin alike: only the first one's continuations count
+    for length in range(1, max_new_tokens + 1):
+        logits = decoder.next_logits(ids, mask)
+        if length == 1:
+            decoder.select(repeated)
+            logits, ids, mask = logits[repeated], ids[repeated], None if mask is None else mask[repeated]
+        scores = score(log_probabilities(logits), ids, mask).reshape(rows, n, -1) + totals[:, :, None]
+        # Of all continuations the best: so many that n of them go on, even if each of the others is at an end.
+        totals, chosen = _best(scores.reshape(rows, -1), max(2, 1 + n_ends) * n)
+        beams, tokens = np.divmod(chosen, logits.shape[-1])
+        sources = beams + np.arange(rows)[:, None] * n
+        longer = np.concatenate([ids[sources], tokens[:, :, None]], axis=2)  # (B, candidates, T + 1)
+        at_end = np.ones(chosen.shape, bool)
+        if length < max_new_tokens:
+            at_end = ended(longer.reshape(-1, longer.shape[2])).reshape(chosen.shape)
+        for row, found in enumerate(finished):
+            for place in np.flatnonzero(at_end[row, :n]):
+                if not found.done:
+                    found.add(totals[row, place], longer[row, place], length)
+        totals, going_on = _best(np.where(at_end, totals + _NEVER, totals), n)
+        for row, found in enumerate(finished):
+            found.settle(totals[row, 0], length)
+        if all(found.done for found in finished) or at_end.all():
+            break
+        at = np.arange(rows)[:, None], going_on
+        ids, sources = longer[at].reshape(rows * n, -1), sources[at].reshape(-1)
+        decoder.select(sources)
+        mask = None if mask is None else np.concatenate([mask[sources], np.ones((rows * n, 1), mask.dtype)], axis=1)
+    if max_new_tokens == 0:
+        return np.repeat(ids, options.num_return_sequences, axis=0)
+    best = [tokens for found in finished for _, tokens in found.best[: options.num_return_sequences]]
+    out = np.full((len(best), max(map(len, best))), padding)
+    for row, tokens in zip(out, best):
+        row[: len(tokens)] = tokens
+    return out
+
+
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest of each row of scores (B, N), the largest first, and their places."""
+    k = min(k, scores.shape[1])
+    places = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
+    places = np.take_along_axis(places, order, axis=1)
+    return np.take_along_axis(scores, places, axis=1), places
