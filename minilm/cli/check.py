@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from .parsing import parse
 
@@ -15,7 +15,7 @@ __all__ = ["run"]
 class CheckArguments:
     """What `minilm check` takes."""
 
-    run: str  # a run folder, one of its checkpoints, or a model's folder in Hugging Face form
+    run: str  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
     length: int = 32  # tokens in a row of the test input
     seed: int = 0  # of the test input
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute
@@ -23,17 +23,14 @@ class CheckArguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns 0 if every property holds, else 1."""
-    import tyro
-
-    positional = Annotated[CheckArguments, tyro.conf.PositionalRequiredArgs]
     description = "Verify on a trained model what must be true of every language model; exit status 1 if it is not."
-    options = parse(positional, arguments, "check", description)
+    options = parse(CheckArguments, arguments, "check", description, positional="required")
 
     from minilm.evaluation import check_model
 
-    from .loading import load
+    from .loading import load_generator
 
-    model, _ = load(options.run, options.device)
+    model, _ = load_generator(options.run, options.device, "fp32")
     print(f"{type(model).__name__} with {model.n_parameters:,} parameters, {options.run}")
     results = check_model(
         model, length=options.length, seed=options.seed, report=lambda result: print(result, flush=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from .errors import UsageError, as_usage_error
 from .parsing import parse
 
-__all__ = ["run"]
+__all__ = ["first_tokens", "fresh_seed", "run", "show"]
 
 
 @dataclass
 class GenerateArguments:
     """What `minilm generate` takes."""
 
-    run: str  # a run folder, one of its checkpoints, or a model's folder in Hugging Face form
+    run: str  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
     prompt: str = ""  # what the text begins with
     max_new_tokens: int = 200  # tokens to write
     greedy: bool = False  # always the likeliest token, no sampling
@@ -34,24 +34,27 @@ class GenerateArguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns the exit status."""
-    import tyro
-
-    positional = Annotated[GenerateArguments, tyro.conf.PositionalRequiredArgs]
-    options = parse(positional, arguments, "generate", "Write text with a trained model, shown as it comes.")
+    options = parse(
+        GenerateArguments,
+        arguments,
+        "generate",
+        "Write text with a trained model, shown as it comes.",
+        positional="required",
+    )
     if options.seed is not None and options.seed < 0:
         raise UsageError(f"seed is {options.seed}; expected 0 or more")
 
     from minilm.tokenization import StreamDecoder
 
-    from .loading import load
+    from .loading import load_generator
 
-    model, tokenizer = load(options.run, options.device)
+    model, tokenizer = load_generator(options.run, options.device)
     with as_usage_error():
         prompt = first_tokens(tokenizer, options.prompt)
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark for it
         sys.stdout.reconfigure(errors="replace")
     decoder = StreamDecoder(tokenizer, skip_special_tokens=True)
-    _show(options.prompt)
+    show(options.prompt)
     with as_usage_error():
         model.generate(
             prompt[None],
@@ -64,11 +67,11 @@ def run(arguments: Sequence[str]) -> int:
             repetition_penalty=options.repetition_penalty,
             stop_strings=options.stop or None,
             eos_token_id=[] if options.ignore_eos else None,
-            seed=_fresh_seed() if options.seed is None else options.seed,
-            streamer=lambda tokens: _show(decoder.push(int(tokens[0]))),
+            seed=fresh_seed() if options.seed is None else options.seed,
+            streamer=lambda tokens: show(decoder.push(int(tokens[0]))),
             tokenizer=tokenizer,
         )
-    _show(decoder.finish() + "\n")
+    show(decoder.finish() + "\n")
     return 0
 
 
@@ -83,12 +86,14 @@ def first_tokens(tokenizer, prompt: str):
     return tokenizer.encode("\n")
 
 
-def _show(text: str) -> None:
+def show(text: str) -> None:
+    """Prints at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-def _fresh_seed() -> int:
+def fresh_seed() -> int:
+    """A seed that nobody chose."""
     import secrets
 
     return secrets.randbits(32)

@@ -1,4 +1,4 @@
-"""`minilm info`: what is here to compute with, for a person and for a report of a fault."""
+"""`minilm info`: what is here to compute with, for a person and for a report of a fault; or what a model is."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _PACKAGES = ("numpy", "numba", "safetensors", "tokenizers", "ml_dtypes", "rich",
 
 @dataclass
 class InfoArguments:
-    """What `minilm info` takes: nothing."""
+    """What `minilm info` takes."""
+
+    model: str | None = None  # a run folder, a model's folder, a GGUF file: what it is; None: the machine
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns the exit status."""
-    parse(InfoArguments, arguments, "info", "Show versions, devices and the machine's speed.")
-    for name, value in _facts():
+    from .model_info import model_facts
+
+    description = "Show versions, devices and the machine's speed; or, of a model, its size and what a token costs."
+    options = parse(InfoArguments, arguments, "info", description, positional="all")
+    for name, value in _facts() if options.model is None else model_facts(options.model):
         print(f"{name:<14} {value}", flush=True)
     return 0
 

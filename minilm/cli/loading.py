@@ -1,4 +1,4 @@
-"""A trained model and its tokenizer, from a run folder, one of its checkpoints, or a folder in Hugging Face form."""
+"""A model and its tokenizer: from a run, one of its checkpoints, a folder in Hugging Face form, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -6,34 +6,69 @@ from pathlib import Path
 
 from minilm import backend
 from minilm.checkpoint import load_weights, verify_checkpoint
-from minilm.models import GPT2
+from minilm.checkpoint.gguf import read_gguf
+from minilm.checkpoint.hub import fetch, is_hub_name
+from minilm.models import load as load_model
 from minilm.tokenization import Tokenizer
 from minilm.training import RunFolder
 
 from .errors import UsageError, as_usage_error
 
-__all__ = ["load"]
+__all__ = ["find", "load", "load_generator", "usable_device"]
 
 
-def load(path: str, device: str):
+def load(path: str, device: str, weights: str | None = None):
     """`(model, tokenizer)`, the model in eval mode on `device`; errors say what to do."""
+    device = usable_device(device)
+    with as_usage_error():
+        place = find(path)
+        model = load_model(place, weights)
+        if place.is_file():
+            return model.to(device), Tokenizer.from_gguf(read_gguf(place)[0])
+        if (place / "ema.safetensors").is_file():  # a checkpoint of a run that averages its weights
+            model.load_state_dict(load_weights(place / "ema.safetensors"), strict=False)
+        return model.to(device), _tokenizer(place)
+
+
+def load_generator(path: str, device: str, weights: str | None = None):
+    """As `load`, and a UsageError for a model that does not write text."""
+    model, tokenizer = load(path, device, weights)
+    if not hasattr(model, "generate"):
+        raise UsageError(f"{path} holds a {type(model).__name__}, which does not write text")
+    return model, tokenizer
+
+
+def usable_device(device: str) -> str:
+    """The device that was asked for, "auto" being the best one; a UsageError where it can't be had."""
+    if device == "auto":
+        return backend.default_device()
+    if device == "cuda" and (problem := backend.cuda_problem()) is not None:
+        raise UsageError(f"device 'cuda' can't be used here: {problem}")
+    return device
+
+
+def find(path: str) -> Path:
+    """The folder with the weights, or the GGUF file, that `path` stands for; one of the hub's names is fetched."""
+    if is_hub_name(path):
+        return fetch(path)
+    place = Path(path)
+    if place.is_file():
+        if place.suffix != ".gguf":
+            raise UsageError(f"{path} is no model: expected a folder, or a file that ends in .gguf")
+        return place
+    files = sorted(place.glob("*.gguf"))
+    if len(files) == 1 and not (place / "config.json").is_file():
+        return files[0]
+    if (place / "config.json").is_file() and (place / "model.safetensors.index.json").is_file():
+        return place
     folder = RunFolder(path).weights_folder()
     if (folder / "manifest.json").is_file():
         verify_checkpoint(folder)
-    if device == "auto":
-        device = backend.default_device()
-    if device == "cuda" and (problem := backend.cuda_problem()) is not None:
-        raise UsageError(f"device 'cuda' can't be used here: {problem}")
-    with as_usage_error():
-        model = GPT2.from_pretrained(folder)
-        if (folder / "ema.safetensors").is_file():  # a checkpoint of a run that averages its weights
-            model.load_state_dict(load_weights(folder / "ema.safetensors"), strict=False)
-        return model.to(device), Tokenizer.from_file(_tokenizer_file(folder))
+    return folder
 
 
-def _tokenizer_file(folder: Path) -> Path:
+def _tokenizer(folder: Path) -> Tokenizer:
     run = folder.resolve().parent.parent  # of RUN/checkpoints/step-N
-    for place in (folder, run):
-        if (place / "tokenizer.json").is_file():
-            return place / "tokenizer.json"
-    raise UsageError(f"{folder} has no tokenizer.json; put the model's beside its weights")
+    if (folder / "manifest.json").is_file() and (run / "tokenizer.json").is_file():
+        return Tokenizer.from_file(run)
+    return Tokenizer.from_pretrained(folder)

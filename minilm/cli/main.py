@@ -14,6 +14,9 @@ __all__ = ["main"]
 VERBS = {
     "train": "train a model on text; with no argument, on the Python standard library's source",
     "generate": "write text with a trained model",
+    "embed": "write a vector for each line of a text, near those of lines that mean the same",
+    "chat": "talk with a model that was trained on conversations",
+    "convert": "write a model, a GGUF file say, as a folder that transformers loads",
     "check": "verify on a trained model what must be true of every language model",
     "info": "show versions, devices and the machine's speed",
     "bench": "check, time and plot the kernels beside one another and beside torch",

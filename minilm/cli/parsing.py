@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 __all__ = ["parse"]
 
 
-def parse(kind, arguments: Sequence[str], verb: str, description: str, default=None):
+def parse(kind, arguments: Sequence[str], verb: str, description: str, default=None, positional: str | None = None):
     """An instance of the dataclass `kind`; help and errors (with the nearest name) are tyro's, which ends the process.
 
-    ImportError, naming how to install it, without tyro.
+    `positional` fields, the "required" ones or "all", are given by their place. ImportError, naming how to install it,
+    without tyro.
     """
     try:
         import tyro
@@ -18,5 +20,8 @@ def parse(kind, arguments: Sequence[str], verb: str, description: str, default=N
         raise ImportError(
             "the command line needs the package tyro, which is not installed: pip install tyro"
         ) from error
+    if positional is not None:
+        places = {"required": tyro.conf.PositionalRequiredArgs, "all": tyro.conf.Positional}
+        kind = Annotated[kind, places[positional]]
     given = {} if default is None else {"default": default}
     return tyro.cli(kind, prog=f"minilm {verb}", description=description, args=list(arguments), **given)
