@@ -262,11 +262,15 @@ class Operation:
         """The outputs of a call that nothing needs to be remembered of."""
         if self.keeps:
             out = out[0]
-        tensors = tuple(Tensor(as_array(part)) for part in (out if isinstance(out, tuple) else (out,)))
+        if isinstance(out, tuple):
+            return tuple(self._wrap_one(inputs, part) for part in out)
+        return self._wrap_one(inputs, out)
+
+    def _wrap_one(self, inputs: tuple, part) -> Tensor:
+        tensor = Tensor(as_array(part))
         if self.view and isinstance(inputs[0], Tensor):
-            for tensor in tensors:
-                tensor._version = inputs[0]._version
-        return tensors if isinstance(out, tuple) else tensors[0]
+            tensor._version = inputs[0]._version
+        return tensor
 
     def _record(self, inputs: tuple, settings: dict, out):
         """Puts the call on the tape and returns its outputs as tensors that know it."""
