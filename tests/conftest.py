@@ -41,3 +41,15 @@ def device(request) -> str:
 def torch():
     """PyTorch, the oracle; tests that need it are skipped where it is not installed."""
     return pytest.importorskip("torch", reason="parity is checked against torch, which is not installed")
+
+
+@pytest.fixture(scope="module")
+def transformers(torch):
+    """The peer of the models, with one thread: torch's and our threads would spin for each other's cores."""
+    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    module.logging.enable_propagation()  # so that caplog sees its warnings
+    yield module
+    module.logging.disable_propagation()
+    torch.set_num_threads(threads)

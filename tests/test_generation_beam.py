@@ -71,16 +71,6 @@ def unequal(side="left"):
 
 
 @pytest.fixture(scope="module")
-def transformers(torch):
-    """The peer, with one thread: torch's and our threads would spin for each other's cores."""
-    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def pair(transformers, tmp_path_factory):
     """pair(kind, **changes): our model and transformers' with the same weights."""
 

@@ -63,18 +63,6 @@ def peer_of(model, transformers, folder, dtype="float32", caplog=None):
     return peer.eval()
 
 
-@pytest.fixture(scope="module")
-def transformers(torch):
-    """The peer, with one thread: torch's and our threads would spin for each other's cores."""
-    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    module.utils.logging.enable_propagation()  # so that caplog sees its warnings
-    yield module
-    module.utils.logging.disable_propagation()
-    torch.set_num_threads(threads)
-
-
 def unequal():
     """Texts, their mask, wanted tokens with -100 at the end, the decoder's mask."""
     ids, labels = tokens(3, 9), tokens(3, 7, seed=1)

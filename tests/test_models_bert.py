@@ -66,18 +66,6 @@ def tiny(kind, seed=0, **changes):
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def transformers(torch):
-    """The peer, with one thread: torch's and our threads would spin for each other's cores."""
-    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    module.logging.enable_propagation()  # so that caplog sees its warnings
-    yield module
-    module.logging.disable_propagation()
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def peer_of(transformers, tmp_path, caplog):
     """Makes transformers' model from our files; loading must find each name, no other, and nothing to warn of."""

@@ -34,16 +34,6 @@ def tokens(*shape, seed=0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, TINY["vocab_size"], shape)
 
 
-@pytest.fixture(scope="module")
-def transformers(torch):
-    """The peer, with one thread: torch's and our threads would spin for each other's cores."""
-    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(threads)
-
-
 def peer_of(model, transformers, folder):
     """transformers' model from our files; loading must find each name, and no other."""
     model.save_pretrained(folder)

@@ -41,16 +41,6 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def transformers(torch):
-    """The peer, with one thread: torch's and our threads would spin for each other's cores."""
-    module = pytest.importorskip("transformers", reason="transformers, the peer, is not installed")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(threads)
-
-
 def tiny(kind=Llama, seed=0, **changes):
     """A small model whose weights are far from their start, biases and norms included."""
     model = kind(kind.config_class(**{**TINY, **changes}))
