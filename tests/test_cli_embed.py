@@ -46,7 +46,8 @@ def test_lines_become_an_array(folder, texts, tmp_path, capsys):
     assert main(["embed", str(folder), str(texts), "--output", str(out), "--batch-tokens", "9"]) == 0
     found = np.load(out)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, SentenceEmbedder.from_pretrained(folder)(LINES, 9))
+    # The last bit of a product of one row by OpenBLAS depends on where in memory the weights lie.
+    np.testing.assert_allclose(found, SentenceEmbedder.from_pretrained(folder)(LINES, 9), atol=1e-6)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("4 vectors of 16 numbers, ")

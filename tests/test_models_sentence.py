@@ -103,17 +103,18 @@ def test_a_vector_is_the_mean_of_the_last_hidden_states(folder):
 
 def test_of_a_long_text_only_the_beginning_is_seen(folder):
     embedder = SentenceEmbedder.from_pretrained(folder)
-    np.testing.assert_array_equal(embedder(["a" * 22]), embedder(["a" * 22 + "zzzz"]))
+    # A product of one row by OpenBLAS may differ in its last bit with where in memory its factors lie.
+    np.testing.assert_allclose(embedder(["a" * 22]), embedder(["a" * 22 + "zzzz"]), atol=1e-6)
     assert np.abs(embedder(["a" * 22]) - embedder(["a" * 21 + "z"])).max() > 1e-3
     short = SentenceEmbedder.from_pretrained(folder, max_length=5)
-    np.testing.assert_array_equal(short(["abc"]), short(["abcdef"]))
+    np.testing.assert_allclose(short(["abc"]), short(["abcdef"]), atol=1e-6)
 
 
 def test_the_model_keeps_its_mode_and_records_nothing(folder):
     embedder = SentenceEmbedder.from_pretrained(folder)
     expected = embedder(TEXTS)
     embedder.model.train()
-    np.testing.assert_array_equal(embedder(TEXTS), expected)
+    np.testing.assert_allclose(embedder(TEXTS), expected, atol=1e-6)
     assert embedder.model.training
     assert embedder.model.encoder.training
 
@@ -138,7 +139,7 @@ def test_a_language_models_folder_lends_its_encoder(folder):
     model = BertForMaskedLM(Bert.from_pretrained(folder).config)
     model.bert = Bert.from_pretrained(folder, add_pooling_layer=False)
     model.save_pretrained(folder)
-    np.testing.assert_array_equal(SentenceEmbedder.from_pretrained(folder)(TEXTS), expected)
+    np.testing.assert_allclose(SentenceEmbedder.from_pretrained(folder)(TEXTS), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
