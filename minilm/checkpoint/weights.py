@@ -55,16 +55,7 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file by name. Raises FileNotFoundError, or ValueError naming a damaged file."""
-    import ml_dtypes  # noqa: F401  so that NumPy knows bfloat16
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no intact safetensors file ({error}); fetch or write it anew") from None
+    return {name: array.copy() for name, array in _map_file(Path(path)).items()}
 
 
 def map_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

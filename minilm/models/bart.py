@@ -90,10 +90,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: BartConfig, n_head: int, generator: Generator | None):
         self.n_head, self.attention_dropout = n_head, config.attention_dropout
-        self.k_proj = _linear(config, config.d_model, config.d_model, generator)
-        self.v_proj = _linear(config, config.d_model, config.d_model, generator)
-        self.q_proj = _linear(config, config.d_model, config.d_model, generator)
-        self.out_proj = _linear(config, config.d_model, config.d_model, generator)
+        self.k_proj = nn.Linear(config.d_model, config.d_model, True, generator, config.init_std)
+        self.v_proj = nn.Linear(config.d_model, config.d_model, True, generator, config.init_std)
+        self.q_proj = nn.Linear(config.d_model, config.d_model, True, generator, config.init_std)
+        self.out_proj = nn.Linear(config.d_model, config.d_model, True, generator, config.init_std)
 
     def keys_values(self, x) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, D) of x (B, S, C)."""
@@ -121,8 +121,8 @@ class Layer(nn.Module):
         if side == "decoder":
             self.encoder_attn = Attention(config, n_head, generator)
             self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = _linear(config, config.d_model, inner, generator)
-        self.fc2 = _linear(config, inner, config.d_model, generator)
+        self.fc1 = nn.Linear(config.d_model, inner, True, generator, config.init_std)
+        self.fc2 = nn.Linear(inner, config.d_model, True, generator, config.init_std)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.act = nn.activation(config.activation_function)
         self.dropout, self.activation_dropout = nn.Dropout(config.dropout), nn.Dropout(config.activation_dropout)
@@ -224,8 +224,7 @@ class BartForConditionalGeneration(EncoderDecoderLM):
         self.model = Transformer(config, generator)
         self.register_buffer("final_logits_bias", np.zeros((1, config.target_vocab_size), np.float32))
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.d_model, config.target_vocab_size, bias=False, generator=generator)
-            self.lm_head.weight = nn.init.normal(self.lm_head.weight.shape, config.init_std, generator)
+            self.lm_head = nn.Linear(config.d_model, config.target_vocab_size, False, generator, config.init_std)
 
     @property
     def encoder(self) -> Stack:
@@ -279,13 +278,6 @@ def sinusoids(n_positions: int, d_model: int) -> np.ndarray:
     """Fixed embeddings (n, C) of positions: sines of ever longer waves in the first half, cosines in the second."""
     angles = np.arange(n_positions)[:, None] / 10000 ** (np.arange(0, d_model, 2) / d_model)
     return np.concatenate([np.sin(angles), np.cos(angles)[:, : d_model // 2]], axis=1).astype(np.float32)
-
-
-def _linear(config: BartConfig, n_in: int, n_out: int, generator: Generator | None) -> nn.Linear:
-    """A Linear with the family's first weights."""
-    layer = nn.Linear(n_in, n_out, generator=generator)
-    layer.weight, layer.bias = nn.init.normal((n_out, n_in), config.init_std, generator), nn.init.zeros((n_out,))
-    return layer
 
 
 def _embedding(config: BartConfig, n: int, generator: Generator | None) -> nn.Embedding:

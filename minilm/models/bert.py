@@ -27,9 +27,7 @@ class Dense(nn.Linear):
     """A Linear that begins as BERT's: normal weights, no bias."""
 
     def __init__(self, in_features: int, out_features: int, config: BertConfig, generator: Generator | None):
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.init.normal((out_features, in_features), config.initializer_range, generator)
-        self.bias = nn.init.zeros((out_features,))
+        super().__init__(in_features, out_features, True, generator, config.initializer_range)
 
 
 class Embeddings(nn.Module):
@@ -164,8 +162,7 @@ class BertPreTrainedModel(PretrainedModel):
 
     def _raw(self, values, name: str, shapes: tuple):
         """A raw array on the model's device of an array, a Tensor or nested lists; ValueError unless its shape fits."""
-        values = values._data if isinstance(values, Tensor) else values
-        values = to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
+        values = self._integers(values)
         if values.shape not in shapes:
             raise ValueError(f"{name} must be {' or '.join(str(s) for s in shapes)}; got {values.shape}")
         return values

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minilm import ops
-from minilm.autograd import Tensor
-from minilm.backend import array_module, to_device
+from minilm.backend import array_module
 from minilm.generation import GenerationMixin
 from minilm.nn.attention import KeyValueCache, attention_mask_arguments
 
@@ -39,7 +36,7 @@ class CausalLM(GenerationMixin, PretrainedModel):
         if ids.ndim != 2 or not ids.size:
             raise ValueError(f"input_ids must be (B, T), at least one token; got shape {ids.shape}. One row: ids[None]")
         length = past + ids.shape[1]
-        attention_mask = None if attention_mask is None else self._integers(attention_mask)
+        attention_mask = self._integers(attention_mask)
         mask = attention_mask_arguments(attention_mask, len(ids), length)
         if position_ids is None:
             position_ids = self._positions(ids, past, length, attention_mask)
@@ -70,8 +67,3 @@ class CausalLM(GenerationMixin, PretrainedModel):
         elif labels is not None:
             loss = ops.cross_entropy(logits[:, :-1], self._integers(labels)[:, 1:])
         return CausalLMOutput(logits, loss, hidden_states, attentions)
-
-    def _integers(self, values):
-        """A raw array on the model's device of an array, a Tensor or nested lists."""
-        values = values.data if isinstance(values, Tensor) else values
-        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from minilm import ops
 from minilm.autograd import Tensor
-from minilm.backend import array_module, to_device
+from minilm.backend import array_module
 from minilm.generation import GenerationMixin
 from minilm.nn.attention import KeyValueCache, attention_mask_arguments
 
@@ -167,13 +167,6 @@ class EncoderDecoderLM(GenerationMixin, PretrainedModel):
             shape = None if ids is None else ids.shape
             raise ValueError(f"{name} must be (B, T), at least one token; got shape {shape}. One row: ids[None]")
         return ids
-
-    def _integers(self, values):
-        """A raw array on the model's device of an array, a Tensor or nested lists; None stays None."""
-        if values is None:
-            return None
-        values = values.data if isinstance(values, Tensor) else values
-        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
 
 
 def shift_tokens_right(tokens, pad_token_id: int | None, decoder_start_token_id: int | None):

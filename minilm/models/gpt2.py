@@ -165,10 +165,7 @@ class GPT2(CausalLM):
         self.config = config
         self.transformer = Transformer(config, generator)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-            self.lm_head.weight = nn.init.normal(
-                (config.vocab_size, config.n_embd), config.initializer_range, generator
-            )
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, False, generator, config.initializer_range)
 
     def forward(
         self,

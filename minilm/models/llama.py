@@ -157,12 +157,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, generator: Generator | None):
         width, n_head, n_kv_head = config.head_dim, config.num_attention_heads, config.num_key_value_heads
+        std = config.initializer_range
         self.layer, self.n_head, self.n_kv_head = layer, n_head, n_kv_head
         self.window, self.attention_dropout = config.window(layer), config.attention_dropout
-        self.q_proj = _linear(config, config.hidden_size, n_head * width, config.attention_bias, generator)
-        self.k_proj = _linear(config, config.hidden_size, n_kv_head * width, config.attention_bias, generator)
-        self.v_proj = _linear(config, config.hidden_size, n_kv_head * width, config.attention_bias, generator)
-        self.o_proj = _linear(config, n_head * width, config.hidden_size, config.has_output_bias, generator)
+        self.q_proj = nn.Linear(config.hidden_size, n_head * width, config.attention_bias, generator, std)
+        self.k_proj = nn.Linear(config.hidden_size, n_kv_head * width, config.attention_bias, generator, std)
+        self.v_proj = nn.Linear(config.hidden_size, n_kv_head * width, config.attention_bias, generator, std)
+        self.o_proj = nn.Linear(n_head * width, config.hidden_size, config.has_output_bias, generator, std)
 
     def forward(self, x, rotary: tuple, mask: dict, cache: KeyValueCache | None, attentions: list | None):
         q, k, v = nn.project_together(x, self.q_proj, self.k_proj, self.v_proj)
@@ -182,10 +183,10 @@ class MLP(nn.Module):
     """The gated position-wise network: down_proj(act(gate_proj(x)) * up_proj(x)) (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, config: LlamaConfig, generator: Generator | None):
-        width, inner = config.hidden_size, config.intermediate_size
-        self.gate_proj = _linear(config, width, inner, config.mlp_bias, generator)
-        self.up_proj = _linear(config, width, inner, config.mlp_bias, generator)
-        self.down_proj = _linear(config, inner, width, config.mlp_bias, generator)
+        width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.gate_proj = nn.Linear(width, inner, config.mlp_bias, generator, std)
+        self.up_proj = nn.Linear(width, inner, config.mlp_bias, generator, std)
+        self.down_proj = nn.Linear(inner, width, config.mlp_bias, generator, std)
         self.act = nn.activation(config.hidden_act)
 
     def forward(self, x):
@@ -237,7 +238,8 @@ class Llama(CausalLM):
         self.config = config
         self.model = Transformer(config, generator)
         if not config.tie_word_embeddings:
-            self.lm_head = _linear(config, config.hidden_size, config.vocab_size, False, generator)
+            std = config.initializer_range
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, False, generator, std)
 
     def forward(
         self,
@@ -313,12 +315,3 @@ class Qwen2(Llama):
 
     config_class = Qwen2Config
     architecture = "Qwen2ForCausalLM"
-
-
-def _linear(config: LlamaConfig, n_in: int, n_out: int, bias: bool, generator: Generator | None) -> nn.Linear:
-    """A Linear with the family's first weights."""
-    layer = nn.Linear(n_in, n_out, bias, generator)
-    layer.weight = nn.init.normal((n_out, n_in), config.initializer_range, generator)
-    if bias:
-        layer.bias = nn.init.zeros((n_out,))
-    return layer

@@ -8,7 +8,11 @@ import os
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from minilm import nn
+from minilm.autograd import Tensor
+from minilm.backend import to_device
 from minilm.checkpoint.files import atomic_write
 from minilm.checkpoint.weights import map_weights, save_weights
 
@@ -78,6 +82,13 @@ class PretrainedModel(nn.Module):
             model = cls(config, **settings)
         model.load_state_dict(model.own_names(map_weights(folder)))
         return model.eval()
+
+    def _integers(self, values):
+        """A raw array on the model's device of an array, a Tensor or nested lists; None stays None."""
+        if values is None:
+            return None
+        values = values.data if isinstance(values, Tensor) else values
+        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
 
     def own_names(self, weights: dict) -> dict:
         """The weights of a file under this model's names: with the family's prefix, where the file leaves it out."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from minilm import nn, ops
 from minilm.autograd import Tensor, no_grad
-from minilm.backend import Generator, to_device
+from minilm.backend import Generator
 
 from .causal_lm import CausalLM
 from .output import CausalLMOutput
@@ -160,17 +160,17 @@ class RecurrentSeq2Seq(PretrainedModel):
         """
         memory, mask = self.encode(input_ids, attention_mask)
         logits, weights, _ = self.decode(decoder_input_ids, memory, mask)
-        loss = None if targets is None else ops.cross_entropy(logits, self._ids(targets))
+        loss = None if targets is None else ops.cross_entropy(logits, self._integers(targets))
         return CausalLMOutput(logits, loss, attentions=(weights,))
 
     def encode(self, input_ids, attention_mask=None):
         """What the decoder looks at: the encoder's outputs (B, S, C), and which (B, 1, S) are tokens', None if all."""
-        memory, _ = self.encoder(self.embed_tokens(self._ids(input_ids)), None, attention_mask)
-        return memory, None if attention_mask is None else self._ids(attention_mask).astype(bool)[:, None]
+        memory, _ = self.encoder(self.embed_tokens(self._integers(input_ids)), None, attention_mask)
+        return memory, None if attention_mask is None else self._integers(attention_mask).astype(bool)[:, None]
 
     def decode(self, ids, memory, mask, state=None):
         """(logits (B, T, V), weights (B, T, S), state) for target tokens `ids` (B, T) that come after `state`."""
-        hidden, state = self.decoder(self.embed_tokens(self._ids(ids)), state)
+        hidden, state = self.decoder(self.embed_tokens(self._integers(ids)), state)
         weights = ops.softmax(ops.matmul(self.score(hidden), memory.swapaxes(1, 2)), mask=mask)
         mixed = ops.concatenate([ops.matmul(weights, memory), hidden], axis=2)
         head = self.embed_tokens.project if self.config.tie_word_embeddings else self.lm_head
@@ -192,7 +192,3 @@ class RecurrentSeq2Seq(PretrainedModel):
                 if np.isin(token, ends).all():
                     break
         return np.stack(tokens, axis=1) if tokens else np.empty((memory.shape[0], 0), np.int64)
-
-    def _ids(self, values):
-        values = values.data if isinstance(values, Tensor) else values
-        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)

@@ -311,6 +311,4 @@ def relative_position_buckets(distance: np.ndarray, both_ways: bool, n_buckets: 
 
 def _linear(config: T5Config, n_in: int, n_out: int, std: float, generator: Generator | None) -> nn.Linear:
     """A Linear without bias, with the family's first weights."""
-    layer = nn.Linear(n_in, n_out, bias=False, generator=generator)
-    layer.weight = nn.init.normal((n_out, n_in), config.initializer_factor * std, generator)
-    return layer
+    return nn.Linear(n_in, n_out, False, generator, config.initializer_factor * std)

@@ -51,13 +51,25 @@ def _affine(x, weight, bias, layout: str, activation):
 class Linear(Module):
     """x @ weight.T + bias: x (..., in) to (..., out); weight (out, in), bias (out,) or None.
 
-    Given an activation function, it returns that of the result: `linear(x, activation("gelu"))`.
+    Given an activation function, it returns that of the result: `linear(x, activation("gelu"))`. Weight and bias begin
+    as torch's; with `std` the weight is normal and the bias zero, as the transformers of the field begin.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        generator: Generator | None = None,
+        std: float | None = None,
+    ):
         self.in_features, self.out_features = in_features, out_features
-        self.weight = init.kaiming_uniform((out_features, in_features), in_features, generator)
-        self.bias = init.kaiming_uniform((out_features,), in_features, generator) if bias else None
+        if std is None:
+            self.weight = init.kaiming_uniform((out_features, in_features), in_features, generator)
+            self.bias = init.kaiming_uniform((out_features,), in_features, generator) if bias else None
+        else:
+            self.weight = init.normal((out_features, in_features), std, generator)
+            self.bias = init.zeros((out_features,)) if bias else None
 
     def forward(self, x, activation=None):
         return _affine(x, self.weight, self.bias, "oi", activation)

@@ -16,7 +16,7 @@ from minilm.tokenization.end_of_text import END_OF_TEXT, find_eos
 from minilm.tokenization.gguf_metadata import gguf_library
 from minilm.tokenization.models import bpe_model, byte_model, char_model
 from minilm.tokenization.pretrained import load_folder, load_json
-from minilm.tokenization.saving import save_folder
+from minilm.tokenization.saving import save_folder, write_whole
 from minilm.tokenization.settings import TokenizerSettings
 from minilm.tokenization.special_tokens import NamedSpecialTokens
 from minilm.tokenization.specification import check_characters, clean_up, digest, known_characters, token_bytes
@@ -140,12 +140,7 @@ class Tokenizer(NamedSpecialTokens):
             raise ValueError("a Marian tokenizer is no tokenizer.json: save its files with save_pretrained(folder)")
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            aside.write_text(self.library.to_str(pretty=True), encoding="utf-8")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(path, self.library.to_str(pretty=True))
         return path
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
