@@ -9,6 +9,7 @@ from minilm.checkpoint import load_weights, verify_checkpoint
 from minilm.checkpoint.gguf import read_gguf
 from minilm.checkpoint.hub import fetch, is_hub_name
 from minilm.models import load as load_model
+from minilm.models.gguf import build_gguf
 from minilm.tokenization import Tokenizer
 from minilm.training import RunFolder
 
@@ -22,9 +23,10 @@ def load(path: str, device: str, weights: str | None = None):
     device = usable_device(device)
     with as_usage_error():
         place = find(path)
-        model = load_model(place, weights)
         if place.is_file():
-            return model.to(device), Tokenizer.from_gguf(read_gguf(place)[0])
+            metadata, tensors = read_gguf(place)  # once, for both
+            return build_gguf(metadata, tensors, weights or "keep", place).to(device), Tokenizer.from_gguf(metadata)
+        model = load_model(place, weights)
         if (place / "ema.safetensors").is_file():  # a checkpoint of a run that averages its weights
             model.load_state_dict(load_weights(place / "ema.safetensors"), strict=False)
         return model.to(device), _tokenizer(place)
@@ -59,8 +61,6 @@ def find(path: str) -> Path:
     files = sorted(place.glob("*.gguf"))
     if len(files) == 1 and not (place / "config.json").is_file():
         return files[0]
-    if (place / "config.json").is_file() and (place / "model.safetensors.index.json").is_file():
-        return place
     folder = RunFolder(path).weights_folder()
     if (folder / "manifest.json").is_file():
         verify_checkpoint(folder)

@@ -15,7 +15,7 @@ from minilm.checkpoint.gguf import GGUFTensor, read_gguf
 from .llama import Llama, LlamaConfig, Qwen2, Qwen2Config
 from .rope import rope_frequencies
 
-__all__ = ["load_gguf"]
+__all__ = ["build_gguf", "load_gguf"]
 
 _FAMILIES = {"llama": (Llama, LlamaConfig), "qwen2": (Qwen2, Qwen2Config)}
 # llama.cpp's names of a layer's parts, and transformers'.
@@ -35,9 +35,13 @@ def load_gguf(path: str | os.PathLike, weights: str = "keep") -> Llama:
     become float32 in both. Raises what `read_gguf` does, ValueError for another architecture, KeyError or ValueError,
     every name listed, for tensors that do not fit.
     """
+    return build_gguf(*read_gguf(path), weights, path)
+
+
+def build_gguf(metadata: dict, tensors: dict[str, GGUFTensor], weights: str, path: str | os.PathLike) -> Llama:
+    """As `load_gguf`, of what `read_gguf` returned for `path`, which errors name."""
     if weights not in ("keep", "fp32"):
         raise ValueError(f"weights is 'keep' (quantised ones stay so) or 'fp32', not {weights!r}")
-    metadata, tensors = read_gguf(path)
     kind = metadata.get("general.architecture")
     if kind not in _FAMILIES:
         raise ValueError(f"{path} holds a model of the architecture {kind!r}; there are: {', '.join(_FAMILIES)}")

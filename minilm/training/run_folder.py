@@ -52,8 +52,9 @@ class RunFolder:
 
     @property
     def is_published(self) -> bool:
-        """Whether there are weights to use."""
-        return (self.path / "model.safetensors").is_file() and (self.path / "config.json").is_file()
+        """Whether there are weights to use, in one file or, as others publish them, in several."""
+        weights = (self.path / name for name in ("model.safetensors", "model.safetensors.index.json"))
+        return (self.path / "config.json").is_file() and any(file.is_file() for file in weights)
 
     def create(self, config: Config) -> None:
         """Makes the folder one of a run with this configuration; RunFolderError if anything is in it already."""
