@@ -129,9 +129,10 @@ class Layer(nn.Module):
 
     def forward(self, x, mask, attentions, memory=None, memory_mask=None, cache=None, cross_attentions=None):
         k, v = self.self_attn.keys_values(x)
+        seen = {"causal": self.causal, **mask}
         if cache is not None:
-            k, v = cache.append(self.index, k, v)
-        y = self.self_attn(x, k, v, {"causal": self.causal, **mask}, attentions)
+            k, v, seen = cache.attend(self.index, k, v, seen)
+        y = self.self_attn(x, k, v, seen, attentions)
         x, _ = self.self_attn_layer_norm(self.dropout(y), residual=x)  # normalises the sum, in one pass
         if self.causal:
             make = lambda: self.encoder_attn.keys_values(memory)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from minilm import ops
 from minilm.backend import array_module
 from minilm.generation import GenerationMixin
-from minilm.nn.attention import KeyValueCache, attention_mask_arguments
+from minilm.nn.attention import attention_mask_arguments
+from minilm.nn.cache import KeyValueCache, SlidingWindowCache, StaticCache
 
 from .output import CausalLMOutput
 from .pretrained import PretrainedModel
@@ -26,8 +27,24 @@ class CausalLM(GenerationMixin, PretrainedModel):
         """The most tokens, cached ones included, that the model can look at."""
         raise NotImplementedError(f"{type(self).__name__} has to define max_length")
 
-    def new_cache(self, capacity: int = 0) -> KeyValueCache:
-        """An empty cache for decoding."""
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer, how many keys a query sees, itself included; None for all."""
+        return (None,) * self.n_layer
+
+    def new_cache(self, capacity: int = 0, implementation: str = "dynamic", rows: int = 1) -> KeyValueCache:
+        """An empty cache for decoding: "dynamic" (KeyValueCache), "static" (StaticCache) or "sliding_window".
+
+        `capacity` tokens have their room at once; a static cache has room for no more, in each of `rows` rows.
+        """
+        if implementation == "static":
+            return StaticCache(self.n_layer, rows, capacity)
+        if implementation == "sliding_window":
+            if not any(self.windows):
+                raise ValueError(f"no layer of this {type(self).__name__} has a sliding window; use a dynamic cache")
+            return SlidingWindowCache(self.windows, capacity)
+        if implementation != "dynamic":
+            raise ValueError(f'a cache is "dynamic", "static" or "sliding_window"; got {implementation!r}')
         return KeyValueCache(self.n_layer, capacity)
 
     def _inputs(self, input_ids, attention_mask, position_ids, cache: KeyValueCache | None):
@@ -38,6 +55,11 @@ class CausalLM(GenerationMixin, PretrainedModel):
         length = past + ids.shape[1]
         attention_mask = self._integers(attention_mask)
         mask = attention_mask_arguments(attention_mask, len(ids), length)
+        if cache is not None and cache.ragged:
+            if attention_mask is not None:
+                raise ValueError("the cache's rows differ in length, and that says what is padding: no attention_mask")
+            if position_ids is None:
+                position_ids = cache.positions(ids.shape[1])
         if position_ids is None:
             position_ids = self._positions(ids, past, length, attention_mask)
         return ids, self._integers(position_ids), mask

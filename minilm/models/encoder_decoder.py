@@ -10,7 +10,8 @@ from minilm import ops
 from minilm.autograd import Tensor
 from minilm.backend import array_module
 from minilm.generation import GenerationMixin
-from minilm.nn.attention import KeyValueCache, attention_mask_arguments
+from minilm.nn.attention import attention_mask_arguments
+from minilm.nn.cache import KeyValueCache
 
 from .output import EncoderOutput, Seq2SeqLMOutput
 from .pretrained import PretrainedModel
@@ -129,8 +130,10 @@ class EncoderDecoderLM(GenerationMixin, PretrainedModel):
             encoder_attentions=encoded.attentions,
         )
 
-    def new_cache(self, capacity: int = 0) -> EncoderDecoderCache:
-        """An empty cache for decoding."""
+    def new_cache(self, capacity: int = 0, implementation: str = "dynamic", rows: int = 1) -> EncoderDecoderCache:
+        """An empty cache for decoding, with room for `capacity` tokens at once; it grows unless that is enough."""
+        if implementation not in ("dynamic", "static"):
+            raise ValueError(f'the cache of an encoder-decoder model is "dynamic" or "static"; got {implementation!r}')
         return EncoderDecoderCache(self.n_layer, capacity)
 
     def _encoded(self, input_ids, attention_mask, encoder_outputs, cache, rows: int, wanted: dict) -> EncoderOutput:

@@ -12,7 +12,7 @@ import numpy as np
 
 from minilm import nn, ops
 from minilm.backend import Generator, to_numpy
-from minilm.nn.attention import KeyValueCache
+from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
 from .output import CausalLMOutput
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         else:
             q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(qkv, 3, axis=2))
             if cache is not None:
-                k, v = cache.append(self.layer, k, v)
+                k, v, settings = cache.attend(self.layer, k, v, settings)
             if attentions is not None:
                 attentions.append(ops.attention_weights(q, k, **settings))
             y = ops.join_heads(ops.scaled_dot_product_attention(q, k, v, dropout_p=dropout, **settings))

@@ -11,7 +11,7 @@ from typing import Self
 
 from minilm import nn, ops
 from minilm.backend import Generator, array_module
-from minilm.nn.attention import KeyValueCache
+from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
 from .output import CausalLMOutput
@@ -170,9 +170,9 @@ class Attention(nn.Module):
         q = ops.rotary_embedding(ops.split_heads(q, self.n_head), *rotary)
         k = ops.rotary_embedding(ops.split_heads(k, self.n_kv_head), *rotary)
         v = ops.split_heads(v, self.n_kv_head)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
         seen = {"causal": True, "window": self.window, **mask}
+        if cache is not None:
+            k, v, seen = cache.attend(self.layer, k, v, seen)
         if attentions is not None:
             attentions.append(ops.attention_weights(q, k, **seen))
         dropout = self.attention_dropout if self.training else 0.0
@@ -280,6 +280,11 @@ class Llama(CausalLM):
     def n_layer(self) -> int:
         """How many layers keep keys and values."""
         return self.config.num_hidden_layers
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer, how many keys a query sees, itself included; None for all."""
+        return tuple(self.config.window(layer) for layer in range(self.n_layer))
 
     @property
     def max_length(self) -> int:

@@ -127,8 +127,10 @@ class RecurrentLM(CausalLM):
         """The most tokens that the model can look at: as many as there are."""
         return sys.maxsize
 
-    def new_cache(self, capacity: int = 0) -> RecurrentState:
+    def new_cache(self, capacity: int = 0, implementation: str = "dynamic", rows: int = 1) -> RecurrentState:
         """The state before the first token; it takes as much room however many come."""
+        if implementation != "dynamic":
+            raise ValueError(f'the state of a recurrent model is "dynamic", it holds no keys; got {implementation!r}')
         return RecurrentState()
 
 

@@ -123,7 +123,7 @@ class SelfAttention(nn.Module):
         y = self.layer_norm(x)
         k, v = self.SelfAttention.keys_values(y)
         if cache is not None:
-            k, v = cache.append(self.index, k, v)
+            k, v, seen = cache.attend(self.index, k, v, seen)
         return x + self.dropout(self.SelfAttention(y, k, v, seen, attentions))
 
 

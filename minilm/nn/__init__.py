@@ -1,7 +1,8 @@
 """Module and the layers."""
 
 from . import init
-from .attention import KeyValueCache, MultiHeadAttention, attention_mask_arguments
+from .attention import MultiHeadAttention, attention_mask_arguments
+from .cache import KeyValueCache, SlidingWindowCache, StaticCache
 from .layers import (
     ACTIVATIONS,
     Conv1D,
@@ -38,6 +39,8 @@ __all__ = [
     "QuantizedLinear",
     "RMSNorm",
     "Sequential",
+    "SlidingWindowCache",
+    "StaticCache",
     "activation",
     "attention_mask_arguments",
     "eval_mode",

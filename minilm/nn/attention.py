@@ -1,16 +1,16 @@
-"""Multi-head attention as a layer, and the cache of keys and values that decoding keeps."""
+"""Multi-head attention as a layer, and what a mask of tokens means to attention."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from minilm import backend, ops
-from minilm.autograd import Tensor
 
+from .cache import KeyValueCache
 from .layers import Dropout, Linear
 from .module import Module
 
-__all__ = ["KeyValueCache", "MultiHeadAttention", "attention_mask_arguments"]
+__all__ = ["MultiHeadAttention", "attention_mask_arguments"]
 
 
 def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
@@ -34,56 +34,6 @@ def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
     if (mask == (np.arange(length) < lengths[:, None])).all():
         return {"key_lengths": lengths}
     return {"attn_mask": backend.array_module(given).asarray(mask[:, None, None, :])}
-
-
-class KeyValueCache:
-    """Keys and values of the tokens so far, for each layer, in buffers that grow by doubling.
-
-    `append(layer, k, v)` stores (B, Hk, T, D) and returns all of that layer's keys and values, (B, Hk, S, D), without
-    history: it raises RuntimeError where gradients are recorded. `capacity` tokens get their room at once.
-    """
-
-    def __init__(self, n_layer: int, capacity: int = 0) -> None:
-        self.capacity = capacity
-        self._keys: list = [None] * n_layer
-        self._values: list = [None] * n_layer
-        self._lengths = [0] * n_layer
-
-    def __len__(self) -> int:
-        """How many tokens the cache holds."""
-        return self._lengths[-1]
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds the keys and values of new tokens to those of `layer`, and returns them all."""
-        if k.requires_grad or v.requires_grad:
-            raise RuntimeError(
-                "a cache of keys and values carries no gradients; decode under minilm.no_grad(), train without a cache"
-            )
-        start, stop = self._lengths[layer], self._lengths[layer] + k.shape[2]
-        self._keys[layer] = self._stored(self._keys[layer], k.data, start, stop)
-        self._values[layer] = self._stored(self._values[layer], v.data, start, stop)
-        self._lengths[layer] = stop
-        return Tensor(self._keys[layer][:, :, :stop]), Tensor(self._values[layer][:, :, :stop])
-
-    def _stored(self, buffer, new, start: int, stop: int):
-        if buffer is not None and buffer.shape[:2] + buffer.shape[3:] != new.shape[:2] + new.shape[3:]:
-            raise ValueError(f"the cache holds keys and values like {buffer.shape}; got some like {new.shape}")
-        if buffer is None or buffer.shape[2] < stop:
-            batch, heads, _, width = new.shape
-            room = max(self.capacity, stop if buffer is None else 2 * stop)
-            larger = backend.array_module(new).empty((batch, heads, room, width), new.dtype)
-            if buffer is not None:
-                larger[:, :, :start] = buffer[:, :, :start]
-            buffer = larger
-        buffer[:, :, start:stop] = new
-        return buffer
-
-    def select(self, rows) -> None:
-        """Keeps the batch rows given, in that order (repeats allowed): for beam search and for finished rows."""
-        for buffers in (self._keys, self._values):
-            for layer, buffer in enumerate(buffers):
-                if buffer is not None:
-                    buffers[layer] = buffer[rows]
 
 
 class MultiHeadAttention(Module):
@@ -126,16 +76,13 @@ class MultiHeadAttention(Module):
         source = x if memory is None else memory
         q = ops.split_heads(self.q_proj(x), self.n_head)
         k, v = (ops.split_heads(project(source), self.n_kv_head) for project in (self.k_proj, self.v_proj))
+        past = 0 if cache is None else len(cache)
+        seen = attention_mask_arguments(attention_mask, k.shape[0], past + k.shape[2])
+        seen["causal"] = self.causal
         if cache is not None:
-            k, v = cache.append(layer, k, v)
-        out = ops.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            self.causal,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-            **attention_mask_arguments(attention_mask, k.shape[0], k.shape[2]),
-        )
+            k, v, seen = cache.attend(layer, k, v, seen)
+        dropout = self.attention_dropout if self.training else 0.0
+        out = ops.scaled_dot_product_attention(q, k, v, dropout_p=dropout, **seen)
         return self.dropout(self.out_proj(ops.join_heads(out)))
 
     def extra_repr(self) -> str:
