@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "cuda12": ["cupy-cuda12x>=13.0"],
-    "cuda13": ["cupy-cuda13x>=13.6"],
+    "cuda12": ["cupy-cuda12x>=13.0", "nvidia-cuda-nvrtc-cu12>=12.8"],
+    "cuda13": ["cupy-cuda13x>=13.6", "nvidia-cuda-nvrtc>=13.0,<14"],
     "yaml": ["pyyaml>=6.0"],
     "chat": ["jinja2>=3.1.6"],
     "gguf": ["gguf>=0.17"],  # only for the K-quants
@@ -15,6 +15,8 @@ EXTRAS = {
     "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "jinja2>=3.1.6", "sentencepiece>=0.2.0"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
+# CuPy imports without a GPU, and NVRTC compiles without one: both are tested everywhere.
+EXTRAS["dev"] += [f"{package}; sys_platform == 'linux'" for package in EXTRAS["cuda13"]]
 
 setup(
     name="minilm",
@@ -27,6 +29,7 @@ setup(
     packages=find_packages(include=["minilm", "minilm.*"])
     + find_packages("kernels", include=["minilm_kernels", "minilm_kernels.*"]),
     package_dir={"minilm": "minilm", "minilm_kernels": "kernels/minilm_kernels"},
+    package_data={"minilm_kernels": ["**/*.cu", "**/*.cuh", "**/budgets.toml"]},
     install_requires=[
         "numpy>=2.0",
         "numba>=0.61",
