@@ -23,6 +23,7 @@ from .ahead import compile_ahead
 from .attention import attention, attention_backward
 from .cross_entropy import cross_entropy, cross_entropy_backward
 from .cross_entropy_with_gradient import cross_entropy_with_gradient
+from .decoder_step import decoder_step
 from .dequantize import dequantize
 from .dropout import dropout
 from .embedding import embedding_backward
@@ -55,6 +56,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_with_gradient",
+    "decoder_step",
     "dequantize",
     "dropout",
     "embedding_backward",

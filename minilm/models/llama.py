@@ -14,6 +14,7 @@ from minilm.backend import Generator, array_module
 from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
+from .llama_step import step_through_layers
 from .output import CausalLMOutput
 from .pretrained import Config
 from .rope import read_rope, rope_frequencies
@@ -266,10 +267,12 @@ class Llama(CausalLM):
         x = self.model.embed_tokens(ids)
         rotary = self._rotary_tables(positions, x.dtype, ids.shape[1] + (0 if cache is None else len(cache)))
         states, attentions = [], [] if output_attentions else None
-        for layer in self.model.layers:
+        watched = output_hidden_states or output_attentions
+        stepped = None if watched else step_through_layers(self.model, x, rotary, mask, cache)
+        for layer in self.model.layers if stepped is None else ():
             states.append(x)
             x = layer(x, rotary, mask, cache, attentions)
-        x = self.model.norm(x)
+        x = self.model.norm(x if stepped is None else stepped)
         head = self.model.embed_tokens.project if self.config.tie_word_embeddings else self.lm_head
         return self._output(
             x, head, targets, labels, logits_to_keep, (*states, x) if output_hidden_states else None,

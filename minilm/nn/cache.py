@@ -53,18 +53,38 @@ class KeyValueCache:
         """
         return *self.append(layer, k, v), seen
 
+    def make_room(self, count: int) -> tuple[list, list]:
+        """The layers' buffers of keys and of values, (B, Hk, room, D), with room behind the tokens for `count` more.
+
+        For a kernel that writes them there itself; `count` then tells that it has. Layers must have tokens already.
+        """
+        for buffers in (self._keys, self._values):
+            for layer, buffer in enumerate(buffers):
+                length = self._lengths[layer]
+                buffers[layer] = self._with_room(buffer, buffer, length, length + count)
+        return self._keys, self._values
+
+    def count(self, count: int) -> None:
+        """Counts `count` tokens that were written to the buffers of all layers."""
+        self._lengths = [length + count for length in self._lengths]
+
     def _stored(self, buffer, new, start: int, stop: int):
         if buffer is not None:
             _check_alike(buffer, new, buffer.shape[0])
-        if buffer is None or buffer.shape[2] < stop:
-            batch, heads, _, width = new.shape
-            room = max(self.capacity, stop if buffer is None else 2 * stop)
-            larger = backend.array_module(new).empty((batch, heads, room, width), new.dtype)
-            if buffer is not None:
-                larger[:, :, :start] = buffer[:, :, :start]
-            buffer = larger
+        buffer = self._with_room(buffer, new, start, stop)
         buffer[:, :, start:stop] = new
         return buffer
+
+    def _with_room(self, buffer, like, start: int, stop: int):
+        """`buffer` or, where it is too short for `stop` tokens, a larger one with its first `start`."""
+        if buffer is not None and buffer.shape[2] >= stop:
+            return buffer
+        batch, heads, _, width = like.shape
+        room = max(self.capacity, stop if buffer is None else 2 * stop)
+        larger = backend.array_module(like).empty((batch, heads, room, width), like.dtype)
+        if buffer is not None:
+            larger[:, :, :start] = buffer[:, :, :start]
+        return larger
 
     def select(self, rows) -> None:
         """Keeps the batch rows given, in that order (repeats allowed): for beam search and for finished rows."""

@@ -10,9 +10,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..vector_ir import INT_VECTOR, LANES, VECTOR, float32x8
+from ..vector_ir import INT, INT_VECTOR, LANES, VECTOR, float32x8
 
-__all__ = ["HALVES", "half_bits", "load_high_nibbles", "load_int8", "load_low_nibbles", "prefetch"]
+__all__ = [
+    "HALVES", "dot_int8", "dot_nibbles", "half_bits", "load_high_nibbles", "load_int8", "load_low_nibbles", "prefetch",
+]  # fmt: skip
 
 # The float16 that each of the 65,536 patterns of 16 bits stands for: one load, where converting takes sixteen steps on
 # processors that have no instruction for it. The scales of a weight lie in a few powers of two: a few kilobytes of it.
@@ -20,6 +22,9 @@ HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 HALVES.flags.writeable = False
 
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
+_HALF_BLOCK = ir.VectorType(ir.IntType(8), 2 * LANES)
+_DIGITS = ir.VectorType(ir.IntType(16), 2 * LANES)
+_PRODUCTS = ir.VectorType(INT, 2 * LANES)
 
 
 @intrinsic
@@ -52,6 +57,60 @@ def load_high_nibbles(typingctx, array, offset):
         return builder.sitofp(builder.lshr(wide, ir.Constant(INT_VECTOR, [4] * LANES)), VECTOR)
 
     return (float32x8(array, types.intp), codegen) if _is_uint8(array) else None
+
+
+@intrinsic
+def dot_nibbles(typingctx, array, offset, digits, k):
+    """The 32 nibbles of the 16 bytes from `offset` on, times 32 of the int16 `digits` from `k` on, in sums of four."""
+
+    def codegen(context, builder, signature, args):
+        array, offset, digits, k = args
+        packed = _load(context, builder, signature, (array, offset), _HALF_BLOCK)
+        low = builder.and_(packed, ir.Constant(_HALF_BLOCK, [15] * 2 * LANES))
+        high = builder.lshr(packed, ir.Constant(_HALF_BLOCK, [4] * 2 * LANES))
+        halves = (builder.zext(part, _DIGITS) for part in (low, high))
+        return _dot(context, builder, signature, halves, digits, k)
+
+    return _dot_type(array, digits), codegen
+
+
+@intrinsic
+def dot_int8(typingctx, array, offset, digits, k):
+    """The 32 int8 from `offset` on, times 32 of the int16 `digits` from `k` on, in sums of four."""
+
+    def codegen(context, builder, signature, args):
+        array, offset, digits, k = args
+        places = offset, builder.add(offset, offset.type(2 * LANES))
+        halves = [
+            builder.sext(_load(context, builder, signature, (array, place), _HALF_BLOCK), _DIGITS) for place in places
+        ]
+        return _dot(context, builder, signature, halves, digits, k)
+
+    return _dot_type(array, digits), codegen
+
+
+def _dot(context, builder, signature, halves, digits, k):
+    """Products of neighbours added in 32 bits, for which AVX2 and its like have one instruction, and then as floats."""
+    data = context.make_array(signature.args[2])(context, builder, digits).data
+    undefined = ir.Constant(_PRODUCTS, ir.Undefined)
+    even, odd = ([2 * i + side for i in range(LANES)] for side in (0, 1))
+    total = None
+    for number, half in enumerate(halves):
+        place = builder.gep(data, [builder.add(k, k.type(number * 2 * LANES))])
+        factor = builder.load(builder.bitcast(place, _DIGITS.as_pointer()), align=2)
+        product = builder.mul(builder.sext(half, _PRODUCTS), builder.sext(factor, _PRODUCTS), flags=("nsw",))
+        pairs = builder.add(
+            builder.shuffle_vector(product, undefined, ir.Constant(INT_VECTOR, even)),
+            builder.shuffle_vector(product, undefined, ir.Constant(INT_VECTOR, odd)),
+            flags=("nsw",),
+        )
+        total = pairs if total is None else builder.add(total, pairs, flags=("nsw",))
+    return builder.sitofp(total, VECTOR)
+
+
+def _dot_type(array, digits):
+    is_int16 = isinstance(digits, types.Array) and digits.dtype == types.int16
+    return float32x8(array, types.intp, digits, types.intp) if _is_uint8(array) and is_int16 else None
 
 
 @intrinsic

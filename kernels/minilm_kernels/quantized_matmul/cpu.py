@@ -36,7 +36,7 @@ def quantized_matmul(x, blocks, *, format):
     parts = PARTS if M * N * K >= SERIAL_BELOW else 1
     y = np.empty((M, N), np.float32)
     if M == 1:
-        one_row(parts, number, HALVES, blocks, rows[0], np.empty(K // 4, np.float32), y[0])
+        one_row(parts, number, HALVES, blocks, rows[0], y[0])
     elif M < MANY:
         few_rows(parts, number, HALVES, blocks, in_tiles(rows), y)
     else:

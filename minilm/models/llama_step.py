@@ -1,0 +1,82 @@
+"""The next token through all of a Llama's layers in one kernel call, where decoding goes token by token.
+
+A layer's forward pass is eighteen operations. For one token of a small model starting them takes longer than what they
+do, so that `kernels.decoder_step` does all layers in one. What it can't do, the layers do as ever: several tokens or
+rows, masks, gradients, hooks, layers exchanged for others, another device.
+"""
+
+from __future__ import annotations
+
+from operator import is_
+from weakref import WeakKeyDictionary
+
+import minilm_kernels as kernels
+import numpy as np
+from minilm_kernels.decoder_step import WEIGHTS, StepWeights
+
+from minilm import nn, ops
+from minilm.autograd import Tensor
+from minilm.autograd.mode import state
+from minilm.nn import KeyValueCache
+
+__all__ = ["step_through_layers"]
+
+_prepared: WeakKeyDictionary = WeakKeyDictionary()  # a model's layers -> their arrays, as they were, and `StepWeights`
+
+
+def step_through_layers(model, x: Tensor, rotary: tuple, mask: dict, cache) -> Tensor | None:
+    """x (1, 1, C) after `model.layers`, its keys and values in the cache; None, and nothing done, where it can't."""
+    if type(cache) is not KeyValueCache or not len(cache) or mask or x.shape[:2] != (1, 1):
+        return None
+    if state.recording or state.trace is not None or state.anomaly or type(x.data) is not np.ndarray:
+        return None
+    config = model.layers[0].self_attn
+    arrays = _arrays(model.layers)
+    if arrays is None or x.dtype != np.float32:
+        return None
+    known, weights = _prepared.get(model.layers, ((), None))
+    if len(known) != len(arrays) or not all(map(is_, known, arrays)):
+        count = len(WEIGHTS)
+        weights = StepWeights(tuple(arrays[i : i + count]) for i in range(0, len(arrays), count))
+        if not all(array.shape[-1] % 32 == 0 and array.flags.c_contiguous for array in arrays if _is_matrix(array)):
+            return None
+        _prepared[model.layers] = arrays, weights
+    keys, values = cache.make_room(1)
+    cos, sin = (table.reshape(-1) for table in rotary)
+    windows = tuple(layer.self_attn.window for layer in model.layers)
+    settings = {"length": len(cache), "n_head": config.n_head, "eps": model.layers[0].input_layernorm.eps}
+    y = kernels.decoder_step(x.data.reshape(-1), weights, keys, values, cos, sin, windows=windows, **settings)
+    cache.count(1)
+    return Tensor(y.reshape(x.shape))
+
+
+def _is_matrix(array) -> bool:
+    return array is not None and array.ndim == 2 and array.dtype == np.float32
+
+
+def _arrays(layers) -> list | None:
+    """`WEIGHTS` of all layers one after the other; None where a layer is not what it was made as, or has hooks."""
+    found = []
+    for layer in layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        parts = (
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+        )  # fmt: skip
+        norms = layer.input_layernorm, layer.post_attention_layernorm
+        if mlp.act is not ops.silu or any(
+            "_forward_hooks" in m.__dict__ for m in (layer, attention, mlp, *parts, *norms)
+        ):
+            return None
+        matrices = []
+        for part in parts:
+            kind = type(part)
+            if kind is nn.Linear:
+                matrices.append(part.weight._data)
+            elif kind is nn.QuantizedLinear:
+                matrices.append(part.blocks._data)
+            else:
+                return None
+        found += (norms[0].weight._data, *matrices[:4], norms[1].weight._data, *matrices[4:])
+        found += (None if part.bias is None else part.bias._data for part in parts)
+    return found
