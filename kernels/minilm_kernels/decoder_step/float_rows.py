@@ -7,7 +7,7 @@ from ..simd import LANES, add, fma, load, prefetch, sum_lanes, zeros
 
 __all__ = ["rows_of_floats"]
 
-AHEAD = 1024  # elements of a row's stream that are asked for before their use
+AHEAD = 4096  # elements before their use, in memory's order, that a row's next ones are asked for
 
 
 @jit
