@@ -1,6 +1,10 @@
-"""What the tests of kernels share: awkward layouts, the error law, finite differences, thread counts."""
+"""What the tests of kernels share: awkward layouts, the error law, finite differences, threads, CUDA's emulator."""
 
 from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +106,25 @@ def same_bits():
             numba.set_num_threads(threads)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def cuda_host():
+    """The module cuda_host/harness.py; tests that need it are skipped where it has no compiler."""
+    path = Path(__file__).parent / "cuda_host" / "harness.py"
+    spec = importlib.util.spec_from_file_location("cuda_host_harness", path)
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    problem = harness.missing()
+    if problem is not None:
+        pytest.skip(problem)
+    return harness
+
+
+@pytest.fixture(scope="session")
+def emulated(cuda_host, tmp_path_factory):
+    """A context, `with emulated():`, in which `minilm_kernels.cuda` runs kernels on NumPy arrays, on the host.
+
+    `descending=True` has the threads of a block act in reverse order, `capability=90` makes it another card.
+    """
+    return partial(cuda_host.emulated, tmp_path_factory.mktemp("cuda_host"))

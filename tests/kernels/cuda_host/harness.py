@@ -1,0 +1,201 @@
+"""CUDA programs run on NumPy arrays: their sources compiled by g++ against the emulator, and launched through ctypes.
+
+    with emulated():                                   # or the fixture of that name
+        cuda_kernel_of_an_operation(numpy_arrays)      # whose Program now runs on the host
+
+An emulated launch holds the arguments to the kernel's declaration, which no compiler does for a real one: how many
+there are, the C type of each number, the size and kind of each array's elements. Arrays are copied to where a page that
+must not be touched follows their last element; those that the kernel may write to are copied back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from minilm_kernels.cuda import compiler, program
+
+HERE = Path(__file__).parent
+FLAGS = [
+    *("-x", "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
+    *("-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-ffp-contract=off"),
+    *("-fsanitize=alignment,bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"),
+    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused", "-DMINILM_HOST"),
+]
+_BOUNDS = r"__launch_bounds__\s*\([^()]*(?:\([^()]*\)[^()]*)*\)"
+_KERNEL = re.compile(rf"__global__\s+(?:void\s+)?(?:{_BOUNDS}\s*)?(?:void\s+)?(\w+)\s*\(")
+_PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class KernelError(RuntimeError):
+    """An emulated kernel did what it must not; the message says which thread, and what."""
+
+
+class Emulator:
+    """Stands where CuPy stands for `minilm_kernels.cuda`: loads programs as shared libraries, launches on the host."""
+
+    def __init__(self, folder: Path, *, descending: bool = False, capability: int = 80) -> None:
+        self.folder, self.descending, self.capability = Path(folder), descending, capability
+        self.launches: list[str] = []
+
+    def current(self):
+        return self  # what is loaded for one emulator is not another's
+
+    def properties(self) -> program.DeviceProperties:
+        return program.DeviceProperties(self.capability, multiprocessors=4, shared_bytes=232448)
+
+    def load(self, source: program.Program, name: str):
+        library = _library(self.folder, source.path, tuple(sorted(source.defines.items())))
+        signature = getattr(library, f"signature_{name}", None)
+        if signature is None:
+            raise KernelError(f"{source.path} has no kernel {name}")
+        signature.restype = ctypes.c_char_p
+        codes = signature().decode().split()
+        run = getattr(library, f"launch_{name}")
+        run.restype = ctypes.c_char_p
+
+        def launch(grid, block, args, shared_bytes):
+            self.launches.append(name)
+            _launch(run, name, codes, grid, block, args, shared_bytes, self.descending)
+
+        return launch
+
+
+@contextmanager
+def emulated(folder, **settings):
+    """Kernels of `minilm_kernels.cuda` run on NumPy arrays while this is open."""
+    emulator, former = Emulator(folder, **settings), program._runtime
+    program._runtime = emulator
+    try:
+        yield emulator
+    finally:
+        program._runtime = former
+        program._properties.pop(emulator, None)
+
+
+def missing() -> str | None:
+    """Why nothing can be emulated here; None where it can."""
+    if sys.platform != "linux":
+        return "the emulator of CUDA runs on Linux"
+    return None if shutil.which("g++") else "the emulator of CUDA needs g++, which is not installed"
+
+
+@cache
+def _library(folder: Path, path: Path, defines: tuple) -> ctypes.CDLL:
+    """The source compiled for the host."""
+    names = _KERNEL.findall("\n".join(file.read_text() for file in compiler.sources(path)))
+    macros = [f"-D{name}={value}" for name, value in defines]
+    out = folder / f"{path.stem}-{hashlib.sha256(repr((str(path), defines)).encode()).hexdigest()[:16]}"
+    kernels = "".join(f"MINILM_KERNEL({name})\n" for name in names)
+    out.with_suffix(".cpp").write_text(f'#include "{path}"\n{kernels}')
+    includes = [f"-I{HERE}", f"-I{path.parent}", f"-I{compiler.HEADERS}", "-include", "emulator.h"]
+    done = subprocess.run(
+        ["g++", *FLAGS, *macros, *includes, str(out.with_suffix(".cpp")), "-o", str(out.with_suffix(".so"))],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise KernelError(f"g++ does not compile {path} with {' '.join(macros)}:\n{done.stderr[:6000]}")
+    return ctypes.CDLL(str(out.with_suffix(".so")))
+
+
+def _launch(run, name, codes, grid, block, args, shared_bytes, descending) -> None:
+    if len(args) != len(codes):
+        raise KernelError(f"{name} takes {len(codes)} arguments, {' '.join(codes)}, and got {len(args)}")
+    guarded: dict[tuple, _Guarded] = {}
+    keep, pointers = [], []
+    for number, (arg, code) in enumerate(zip(args, codes)):
+        wrong = _mismatch(arg, code)
+        if wrong:
+            raise KernelError(f"argument {number} of {name} is {wrong}; the kernel takes {code}")
+        if isinstance(arg, np.ndarray):
+            if arg.flags.c_contiguous and arg.size:
+                key = arg.ctypes.data, arg.nbytes
+                if key not in guarded:
+                    guarded[key] = _Guarded(arg, number)
+                copy = guarded[key]
+                copy.changed |= not code.startswith("*c")
+                value = ctypes.c_void_p(copy.address)
+            else:
+                value = ctypes.c_void_p(arg.ctypes.data)
+        elif arg is None:
+            value = ctypes.c_void_p(None)
+        else:
+            value = ctypes.create_string_buffer(arg.tobytes())
+        keep.append(value)
+        pointers.append(ctypes.addressof(value))
+    table = (ctypes.c_void_p * len(pointers))(*pointers)
+    sizes = [(ctypes.c_uint * 3)(*three) for three in (grid, block)]
+    error = run(*sizes, ctypes.c_size_t(shared_bytes), table, ctypes.c_int(descending))
+    if error is not None:
+        raise KernelError(f"{name}: {_explained(error.decode(), guarded)}")
+    for copy in guarded.values():
+        copy.close(name)
+
+
+def _mismatch(arg, code: str) -> str | None:
+    """What an argument is if it is not what the code (kernels.h) asks for."""
+    if arg is None:
+        return None if code[0] == "*" else "None"
+    if isinstance(arg, np.ndarray):
+        element = code.lstrip("*").removeprefix("c")
+        kind, size, width = element[0], int(element[1:]), arg.dtype.itemsize
+        if kind == "V":  # a 16-bit number, or a pack of several numbers
+            good = size % width == 0
+        else:
+            good = kind == arg.dtype.kind and size == width
+        good = good and code[0] == "*"
+        return None if good else f"an array of {arg.dtype}"
+    if isinstance(arg, np.generic):
+        return None if f"{arg.dtype.kind}{arg.dtype.itemsize}" == code else f"a numpy.{arg.dtype}"
+    return f"a {type(arg).__name__}, which has no C type"
+
+
+def _explained(error: str, guarded: dict[tuple, _Guarded]) -> str:
+    """The error, with the argument after which an address lies."""
+    address = re.search(r"address (0x[0-9a-f]+)", error)
+    for copy in guarded.values():
+        if address and copy.guard <= int(address[1], 16) < copy.guard + _PAGE:
+            where = f"past the end of argument {copy.number}, an array {copy.array.shape} of {copy.array.dtype}"
+            return f"{error}: {where}"
+    return error
+
+
+class _Guarded:
+    """A copy of an array, 16 bytes aligned, before a page that must not be touched."""
+
+    def __init__(self, array: np.ndarray, number: int) -> None:
+        self.array, self.number, self.changed = array, number, False
+        room = -(-array.nbytes // _PAGE) * _PAGE
+        self.memory = mmap.mmap(-1, room + _PAGE)
+        start = (room - array.nbytes) // 16 * 16
+        self.view = np.frombuffer(self.memory, np.uint8, room)
+        self.view[:] = 0xFF
+        self.data, self.after = self.view[start : start + array.nbytes], self.view[start + array.nbytes :]
+        self.data[:] = array.reshape(-1).view(np.uint8)
+        base = self.view.ctypes.data
+        self.address = base + start
+        self.guard = base + room
+        _protect(self.guard, 0)
+
+    def close(self, name: str) -> None:
+        _protect(self.guard, mmap.PROT_READ | mmap.PROT_WRITE)
+        if (self.after != 0xFF).any():
+            raise KernelError(f"{name} wrote past the end of an array {self.array.shape} of {self.array.dtype}")
+        if self.changed:
+            self.array.reshape(-1).view(np.uint8)[:] = self.data
+
+
+def _protect(address: int, allowed: int) -> None:
+    if _libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(_PAGE), ctypes.c_int(allowed)) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect failed")
