@@ -57,7 +57,7 @@ class Kernel:
 
     `grid` and `block` are ints or tuples of up to three; a grid without blocks is not launched. Arguments are CuPy
     arrays (their address is passed: they must be laid out as the kernel thinks), None (a null pointer), and NumPy
-    scalars of exactly the C types that the kernel declares; Python's numbers have no size and are a TypeError.
+    scalars of exactly the C types that the kernel declares, structured ones for structs; Python's numbers have no size and are a TypeError.
     """
 
     def __init__(self, program: Program, name: str) -> None:
@@ -161,6 +161,8 @@ def _target(capability: int, specific: bool) -> str:
 
 def _argument(kernel: str, number: int, value):
     """What CuPy's launch takes for a value: arrays as their addresses, NumPy scalars as they are."""
+    if isinstance(value, np.void):  # a struct by value, which CuPy passes as an array of one
+        return np.asarray(value)
     if isinstance(value, np.generic):
         return value
     if value is None:

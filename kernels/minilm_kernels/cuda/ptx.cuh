@@ -45,4 +45,58 @@ __device__ __forceinline__ float exp2_approx(float x) {
     return y;
 }
 
+// The address of shared memory as instructions take it.
+__device__ __forceinline__ unsigned int shared_address(const void* pointer) {
+    return (unsigned int)__cvta_generic_to_shared(pointer);
+}
+
+// Starts to copy 16 bytes from global into shared memory, around the registers and the L1 cache: the first `bytes` of them
+// (16 or 0), and zeros for the others. Both addresses are multiples of 16.
+__device__ __forceinline__ void cp_async_16(void* shared, const void* global, int bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes));
+}
+
+// Ends a group of copies: those that this thread has started since the last group.
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;"); }
+
+// Waits until at most N of this thread's groups, the latest, are still on their way.
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit numbers; lane 8 i + r gives the address of row r of matrix i. Lane l gets of each the
+// numbers 2 (l % 4) and the one after it of row l / 4; transposed, of column l / 4.
+__device__ __forceinline__ void ldmatrix_x4(unsigned int (&to)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row)));
+}
+
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned int (&to)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row)));
+}
+
+// sums += a b, 16 x 16 by 16 x 8, by the whole warp. With g = lane / 4 and c = 2 (lane % 4), a lane holds
+//   of a:    a[0] row g, columns c, c + 1;  a[1] row g + 8;  a[2] row g, columns c + 8, c + 9;  a[3] row g + 8, those
+//   of b:    b0 rows c, c + 1 of column g;  b1 rows c + 8, c + 9
+//   of sums: [0], [1] row g, columns c, c + 1;  [2], [3] row g + 8
+__device__ __forceinline__ void mma_m16n8k16_f16(
+    float (&sums)[4], const unsigned int (&a)[4], unsigned int b0, unsigned int b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void mma_m16n8k16_bf16(
+    float (&sums)[4], const unsigned int (&a)[4], unsigned int b0, unsigned int b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 #endif

@@ -15,3 +15,5 @@ inline unsigned f16x2_bits(float low, float high) { return f16_bits(low) | (unsi
 inline unsigned bf16x2_bits(float low, float high) { return bf16_bits(low) | (unsigned)bf16_bits(high) << 16; }
 
 inline float exp2_approx(float x) { return exp2f(x); }
+
+#include "mma_host.h"

@@ -1,0 +1,213 @@
+"""Attention on CUDA: the tensor core kernels of `forward.cu` and `backward_*.cu`, given arrays and a grid.
+
+The launching code asks nothing of its arrays but addresses and strides, so that the tests can run it, kernels and all,
+on the host.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from ..cuda import Program, device_properties, scalar_name
+from ..registry import array_module, register
+from .cuda_tiles import HEAD_SIZES, tiles
+
+__all__ = ["attention", "attention_backward"]
+
+_HEADS = [("data", "u8"), ("batch", "i8"), ("head", "i8"), ("row", "i8")]
+# As problem.cuh has it.
+PROBLEM = np.dtype(
+    [
+        *[(name, _HEADS) for name in ("q", "k", "v", "out", "g", "dq", "dk", "dv")],
+        *[(name, "u8") for name in ("logsumexp", "rows", "bias")],
+        *[(f"bias_{axis}", "i8") for axis in ("batch", "head", "query", "key")],
+        *[(name, "u8") for name in ("d_bias", "alibi_slopes", "key_lengths", "starts", "key_starts", "seed")],
+        *[(name, "i4") for name in ("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right", "padded")],
+        ("threshold", "u4"),
+        *[(name, "f4") for name in ("keep", "scale", "scale_log2", "soft_cap")],
+    ],
+    align=True,
+)
+_NO_END = -1  # of a window
+_PADDING = 128  # no tile has more queries
+_ROWS_WARPS = 4
+_LONGEST = 2**30
+
+
+def _limits(q, k, v, *, score_mod, block_mask, **settings):
+    B, H, T, D = q.shape
+    if score_mod is not None or block_mask is not None:
+        return "it has no score_mod and no block_mask"
+    if D > HEAD_SIZES[-1]:
+        return f"the head size is {D}, and its tiles are made for up to {HEAD_SIZES[-1]}"
+    if max(B, H) > 65535 or max(T, k.shape[2]) > _LONGEST:
+        return "a launch has at most 65535 batch rows and heads, and lengths of 2**30"
+    return None
+
+
+def _limits_backward(g, q, k, v, out, logsumexp, *, bias_gradient, into, **settings):
+    return _limits(q, k, v, **settings)
+
+
+_DTYPES = "float16", "bfloat16", "float32"
+
+
+@register("attention", name="cuda", device="cuda", dtypes=_DTYPES, limits=_limits)
+def attention(
+    q, k, v, *, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens, cu_seqlens_k, dropout_p,
+    seed, score_mod, block_mask
+):  # fmt: skip
+    (B, H, T, D), xp = q.shape, array_module(q)
+    q, k, v = (_dense(x) for x in (q, k, v))
+    out, logsumexp = _empty_heads(xp, (B, H, T, q.shape[3]), q.dtype), xp.empty((B, H, T), np.float32)
+    problem, macros, _alive = _problem(
+        q, k, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens, cu_seqlens_k, dropout_p,
+        seed, D
+    )  # fmt: skip
+    _point(problem, q=q, k=k, v=v, out=out)
+    problem["logsumexp"] = _address(logsumexp)
+    _launch("forward", problem, macros, q.dtype, H, B, lambda sizes: -(-T // sizes.m))
+    return out[..., :D], logsumexp
+
+
+@register("attention_backward", name="cuda", device="cuda", dtypes=_DTYPES, limits=_limits_backward)
+def attention_backward(
+    g, q, k, v, out, logsumexp, *, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens,
+    cu_seqlens_k, dropout_p, seed, score_mod, block_mask, bias_gradient, into
+):  # fmt: skip
+    (B, H, T, D), (_, Hk, S, _), xp = q.shape, k.shape, array_module(q)
+    given = into or [_empty_heads(xp, x.shape, x.dtype) for x in (q, k, v)]
+    g, q, k, v, out = (_dense(x) for x in (g, q, k, v, out))
+    dq, dk, dv = (
+        x if _is_dense(x) else _empty_heads(xp, (*x.shape[:3], wide.shape[3]), x.dtype)
+        for x, wide in zip(given, (q, k, v))
+    )
+    problem, macros, _alive = _problem(
+        q, k, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens, cu_seqlens_k, dropout_p,
+        seed, D
+    )  # fmt: skip
+    logsumexp = xp.ascontiguousarray(logsumexp, np.float32)
+    padded = -(-T // _PADDING) * _PADDING
+    rows = xp.empty((2, B, H, padded), np.float32)
+    d_bias = xp.zeros((B, H, T, S), np.float32) if bias_gradient else None
+    _point(problem, q=q, k=k, v=v, out=out, g=g, dq=dq, dk=dk, dv=dv)
+    problem["logsumexp"], problem["rows"], problem["padded"] = _address(logsumexp), _address(rows), padded
+    problem["d_bias"] = 0 if d_bias is None else _address(d_bias)
+    _rows_kernel(scalar_name(q.dtype))((padded // _ROWS_WARPS, H, B), 32 * _ROWS_WARPS, (problem[()],))
+    _launch("backward_keys", problem, macros, q.dtype, Hk, B, lambda sizes: -(-S // sizes.n) * sizes.split)
+    _launch("backward_queries", problem, macros, q.dtype, H, B, lambda sizes: -(-T // sizes.m))
+    for array, gradient in zip(given, (dq, dk, dv)):
+        if array is not gradient:
+            array[...] = gradient[..., :D]
+    if d_bias is not None:
+        repeated = tuple(axis for axis, n in enumerate(bias.shape) if n == 1)
+        d_bias = d_bias.sum(axis=repeated, keepdims=True).astype(bias.dtype)
+    return (*given, d_bias)
+
+
+def _problem(
+    q, k, causal, window, scale, soft_cap, bias, alibi_slopes, key_lengths, cu_seqlens, cu_seqlens_k, dropout_p, seed, D
+):
+    """The settings as the kernels take them, the macros that they need, and arrays that must outlive the launch."""
+    (B, H, T, _), (_, Hk, S, _), xp = q.shape, k.shape, array_module(q)
+    problem = np.zeros((), PROBLEM)
+    left, right = (None, None) if window is None else window
+    if causal:
+        right = 0
+    sides = [_NO_END if side is None else min(side, _LONGEST) for side in (left, right)]
+    sizes = B, H, H // Hk, T, S, q.shape[3], 0, *sides, 0
+    for name, value in zip(("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right", "padded"), sizes):
+        problem[name] = value
+    problem["scale"], problem["scale_log2"], problem["keep"] = scale, scale * math.log2(math.e), 1
+    macros = {"SOFT_CAP": soft_cap is not None, "BIAS": bias is not None, "ALIBI": alibi_slopes is not None}
+    macros |= {"DROPOUT": dropout_p > 0, "ANY_SCALE": scale <= 0}
+    alive = []
+
+    def keep(name, array, dtype):
+        alive.append(xp.ascontiguousarray(array, dtype))
+        problem[name] = _address(alive[-1])
+
+    if soft_cap is not None:
+        problem["soft_cap"] = soft_cap
+    if bias is not None:
+        alive.append(bias)
+        problem["bias"] = _address(bias)
+        for axis, n, stride in zip(("batch", "head", "query", "key"), bias.shape, bias.strides):
+            problem[f"bias_{axis}"] = 0 if n == 1 else stride // bias.dtype.itemsize
+    if alibi_slopes is not None:
+        keep("alibi_slopes", alibi_slopes, np.float32)
+    if key_lengths is not None:
+        keep("key_lengths", key_lengths, np.int32)
+    if cu_seqlens is not None:
+        keep("starts", cu_seqlens, np.int32)
+        keep("key_starts", cu_seqlens_k, np.int32)
+        problem["sequences"] = len(cu_seqlens) - 1
+    if dropout_p > 0:
+        from ..dropout import threshold_and_scale
+
+        problem["seed"] = seed
+        problem["threshold"], problem["keep"] = threshold_and_scale(dropout_p)
+    return problem, macros, alive
+
+
+def _launch(kernel, problem, macros, dtype, heads, batch, blocks):
+    """Runs a kernel on `blocks(tiles)` blocks for each head of each batch row."""
+    plain = not any(macros.values())
+    chosen = _chosen(kernel, int(problem["head_size"]), dtype.itemsize, plain, device_properties().shared_bytes)
+    head_size, sizes, shared_bytes = chosen
+    run = _kernel(kernel, scalar_name(dtype), head_size, sizes, tuple(macros.items()))
+    run((blocks(sizes), heads, batch), sizes.threads, (problem[()],), shared_bytes)
+
+
+@cache
+def _chosen(kernel, head_size, itemsize, plain, shared_bytes):
+    wide = next(size for size in HEAD_SIZES if size >= head_size)
+    sizes = tiles(kernel, wide, itemsize, shared_bytes, plain=plain)
+    return wide, sizes, sizes.shared_bytes(kernel, wide * itemsize)
+
+
+@cache
+def _kernel(kernel, scalar, head_size, sizes, macros):
+    defines = {"SCALAR": scalar, "HEAD_SIZE": head_size, **sizes.defines, **{name: int(on) for name, on in macros}}
+    return Program(__file__, f"{kernel}.cu", defines).kernel(f"attention_{kernel}")
+
+
+@cache
+def _rows_kernel(scalar):
+    defines = {"SCALAR": scalar, "HEAD_SIZE": 32, "WARPS": _ROWS_WARPS}
+    return Program(__file__, "backward_rows.cu", defines).kernel("attention_backward_rows")
+
+
+def _point(problem, **arrays):
+    for name, x in arrays.items():
+        problem[name] = (_address(x), *(stride // x.dtype.itemsize for stride in x.strides[:3]))
+
+
+def _address(array) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def _is_dense(x) -> bool:
+    """Whether rows can be copied 16 bytes at a time, which is how the kernels read and write them."""
+    aligned = all(stride % 16 == 0 for stride, n in zip(x.strides[:3], x.shape) if n > 1)
+    whole = x.shape[3] * x.dtype.itemsize % 16 == 0 and x.strides[3] == x.dtype.itemsize
+    return aligned and whole and _address(x) % 16 == 0
+
+
+def _dense(x):
+    """`x` itself if its rows are dense, else a copy that is, with zeros after the columns where the width asks for it."""
+    if _is_dense(x):
+        return x
+    unit = 16 // x.dtype.itemsize
+    copy = array_module(x).zeros((*x.shape[:3], -(-x.shape[3] // unit) * unit), x.dtype)
+    copy[..., : x.shape[3]] = x
+    return copy
+
+
+def _empty_heads(xp, shape, dtype):
+    """An empty (B, H, T, D) array laid out so that merging the heads, to (B, T, H * D), copies nothing."""
+    B, H, T, D = shape
+    return xp.empty((B, T, H, D), dtype).swapaxes(1, 2)
