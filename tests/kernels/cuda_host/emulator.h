@@ -11,7 +11,7 @@
 //   emulator::gather(what, mask, value)   each lane of a warp gives a value and sees those of all others
 //   emulator::wait_until(what, ready)     the fiber sleeps until ready() is true: an mbarrier's phase, a copy's end
 //   emulator::barrier(id, count)          a named barrier of `count` threads (bar.sync); 0 is __syncthreads'
-//   emulator::current->number             the thread's number in its block; emulator::block_count the block's, from 1
+//   emulator::current->number             the thread's number in its block; emulator::block_count how many blocks have been started, ever
 //   emulator::fail(text)                  ends the launch with an error: what PTX calls undefined is an error here
 #pragma once
 #include <math.h>
@@ -255,7 +255,6 @@ inline bool run(const unsigned* grid_size, const unsigned* block_size, size_t sh
     for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &action, &former[i]);
     for (auto& thread : threads) thread.started = false;
     bool good = true;
-    block_count = 0;
     for (unsigned z = 0; z < grid.z && good; ++z)
         for (unsigned y = 0; y < grid.y && good; ++y)
             for (unsigned x = 0; x < grid.x && good; ++x) block_index = {x, y, z}, good = run_block(descending);

@@ -15,6 +15,7 @@ import hashlib
 import mmap
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from minilm_kernels.cuda import compiler, program
+from minilm_kernels.cuda import compiler, program, tensor_map
 
 HERE = Path(__file__).parent
 FLAGS = [
@@ -74,12 +75,12 @@ class Emulator:
 @contextmanager
 def emulated(folder, **settings):
     """Kernels of `minilm_kernels.cuda` run on NumPy arrays while this is open."""
-    emulator, former = Emulator(folder, **settings), program._runtime
-    program._runtime = emulator
+    emulator, former, driver = Emulator(folder, **settings), program._runtime, tensor_map._encode
+    program._runtime, tensor_map._encode = emulator, _host_tensor_map
     try:
         yield emulator
     finally:
-        program._runtime = former
+        program._runtime, tensor_map._encode = former, driver
         program._properties.pop(emulator, None)
 
 
@@ -194,6 +195,13 @@ class _Guarded:
             raise KernelError(f"{name} wrote past the end of an array {self.array.shape} of {self.array.dtype}")
         if self.changed:
             self.array.reshape(-1).view(np.uint8)[:] = self.data
+
+
+def _host_tensor_map(address: int, dtype: str, sizes, strides, box) -> bytes:
+    """HostMap in sm90_host.h, in the 128 bytes that the driver's tensor map takes."""
+    two = np.dtype(np.float16).itemsize
+    fields = struct.pack("IIQ4I4I4Q", 0x90A90A, two, address, *sizes, *box, two, *strides)
+    return fields.ljust(128, b"\0")
 
 
 def _protect(address: int, allowed: int) -> None:

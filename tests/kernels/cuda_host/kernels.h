@@ -52,9 +52,16 @@ const char* signature(void (*)(Parameters...)) {
     return text;
 }
 
+template <class T>
+T copied(const void* from) {  // which need not be aligned as T is
+    alignas(T) unsigned char bytes[sizeof(T)];
+    memcpy(bytes, from, sizeof(T));
+    return *reinterpret_cast<T*>(bytes);
+}
+
 template <class... Parameters, size_t... I>
 void call(void (*kernel)(Parameters...), void** arguments, std::index_sequence<I...>) {
-    kernel(*static_cast<Parameters*>(arguments[I])...);
+    kernel(copied<Parameters>(arguments[I])...);
 }
 template <class... Parameters>
 void call(void (*kernel)(Parameters...), void** arguments) {

@@ -1,0 +1,187 @@
+"""The emulator of Hopper's instructions: products and copies as the PTX ISA has them, and what it won't let pass."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from minilm_kernels.cuda import Program, budgets, nvrtc, scalar_name
+from minilm_kernels.cuda.tensor_map import can_map, tensor_map
+
+# One warpgroup multiplies a 64 x 128 by b, which is 64 x 128 (transposed: 128 x 64), and copies the result out. What it
+# does wrong, if asked to, is one line each.
+SOURCE = """#include "sm90.cuh"
+
+extern "C" __global__ void __launch_bounds__(128, 1) product(
+    const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map,
+    const __grid_constant__ TensorMap out_map, float* d_out, int wrong) {
+    DYNAMIC_SHARED(unsigned char, memory);
+    u32 a = shared_offset(memory), b = a + 16384, full = b + 16384;
+    int thread = threadIdx.x;
+    if (thread == 0) {
+        if (wrong != 1) barrier_init(full, 1);
+        if (wrong != 2) barrier_init_fence();
+    }
+    __syncthreads();
+    if (thread == 0) {
+        barrier_arrive_expect(full, wrong == 3 ? 32769 : 32768);
+        for (int panel = 0; panel < 2; ++panel) {
+            copy_box_in(a + panel * 8192, &a_map, full, panel * 64, 0, 0, 0);
+            copy_box_in(b + panel * 8192, &b_map, full, TRANSPOSED ? 0 : panel * 64, TRANSPOSED ? panel * 64 : 0, 0, 0);
+        }
+        if (wrong == 4) barrier_arrive(full);
+    }
+    if (wrong != 5) barrier_wait(full, 0);
+    __syncthreads();
+
+    float d[32], identity[32];
+    for (int i = 0; i < 32; ++i) d[i] = identity[i] = 1;
+    if (wrong != 6) wgmma_fence();
+#if TRANSPOSED
+    for (int k = 0; k < 8; ++k) {
+        int row = thread / 32 * 16 + thread % 32 / 4, column = k * 16 + thread % 4 * 2;
+        u32 w[4];
+        for (int i = 0; i < 4; ++i) {
+            u32 at = swizzled(row + i % 2 * 8, (column + i / 2 * 8) % 64);
+            w[i] = *reinterpret_cast<u32*>(memory + (column + i / 2 * 8) / 64 * 8192 + at);
+        }
+        wgmma_transposed(SCALAR{}, d, w[0], w[1], w[2], w[3], matrix_descriptor(b + k * 2048, 8192));
+    }
+#else
+    for (int k = 0; k < 8; ++k) {
+        u32 on = k / 4 * 8192 + k % 4 * 32;
+        u64 from = matrix_descriptor(wrong == 7 && thread == 77 ? b : a + on, 0);
+        wgmma(SCALAR{}, d, from, matrix_descriptor(b + on, 0), 1);
+    }
+#endif
+    wgmma_commit();
+    if (wrong == 8 && thread == 0) copy_box_in(b, &b_map, full, 0, 0, 0, 0);
+    if (wrong != 9) wgmma_wait<0>();
+    for (int i = 0; i < 32; ++i) d_out[i * 128 + thread] = d[i];
+
+    // Where a was, the result; 64 x 64.
+    int row = thread / 32 * 16 + thread % 32 / 4;
+    for (int i = 0; i < 32; i += 2) {
+        u32 at = swizzled(row + i / 2 % 2 * 8, i / 4 * 8 + thread % 4 * 2);
+        *reinterpret_cast<u32*>(memory + at) = two_bits(SCALAR{}, d[i], d[i + 1]);
+    }
+    if (wrong != 10 || thread != 99) async_proxy_fence();
+    named_barrier_sync(1, 128);
+    if (thread == 0) {
+        copy_box_out(&out_map, a, 0, 0, 0, 0);
+        if (wrong != 11) copies_out_commit();
+        copies_out_wait_read();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1) serial(const SCALAR* x, float* d_out, int n) {
+    DYNAMIC_SHARED(unsigned char, memory);
+    u32 a = shared_offset(memory);
+    float d[32];
+    for (int i = 0; i < 32; ++i) d[i] = to_float(x[i]);
+    wgmma_fence();
+    for (int k = 0; k < 2; ++k) {
+        wgmma(SCALAR{}, d, matrix_descriptor(a, 0), matrix_descriptor(a, 0), 1);
+        for (int i = 0; i < 32; ++i) d[i] *= 2;  // between products: the compiler has to wait for each
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    for (int i = 0; i < 32; ++i) d_out[i * 128 + threadIdx.x] = d[i];
+}
+"""
+F16, BF16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+SHARED = 2 * 16384 + 8
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sources") / "product.cu"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture
+def product(path, emulated, rng):
+    def run(dtype=F16, transposed=False, wrong=0, rows=64, **settings):
+        """(a, b, 1 + a b, the same as it was copied out), of which all but `rows` of 64 rows lie beyond a's end."""
+        a = rng.integers(-8, 9, (1, 1, rows, 128)).astype(dtype)
+        b = rng.integers(-8, 9, (1, 1, 128, 64) if transposed else (1, 1, 64, 128)).astype(dtype)
+        out, d = np.zeros((1, 1, rows, 64), dtype), np.zeros((32, 128), np.float32)
+        program = Program(path, path.name, {"SCALAR": scalar_name(dtype), "TRANSPOSED": int(transposed)}, specific=True)
+        with emulated(capability=90, **settings):
+            maps = tensor_map(a, 64), tensor_map(b, 64), tensor_map(out, 64)
+            program.kernel("product")(1, 128, (*maps, d, np.int32(wrong)), shared_bytes=SHARED)
+        a, b = (x[0, 0].astype(np.float32) for x in (a, b))
+        return a, b if transposed else b.T, d, out[0, 0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("dtype", "transposed", "rows", "descending"),
+    [
+        (F16, False, 64, False),
+        (F16, False, 50, True),
+        (BF16, True, 50, False),
+        (BF16, True, 64, True),
+    ],
+)
+def test_a_product_through_the_copy_engine(product, dtype, transposed, rows, descending):
+    a, b, d, out = product(dtype, transposed, rows=rows, descending=descending)
+    expected = 1 + a @ b
+    np.testing.assert_array_equal(out, expected.astype(out.dtype))
+    thread, i = np.arange(128)[None], np.arange(32)[:, None]
+    row, column = thread // 32 * 16 + thread % 32 // 4 + i // 2 % 2 * 8, i // 4 * 8 + thread % 4 * 2 + i % 2
+    whole = np.ones((64, 64), np.float32)  # rows beyond the end arrive as zeros
+    whole[:rows] = expected
+    np.testing.assert_array_equal(d, whole[row, column])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (1, "an mbarrier that was not initialised"),
+        (2, "used before barrier_init_fence"),
+        (3, "deadlock .* 128 of 128 threads wait at an mbarrier"),
+        (4, "more arrivals at an mbarrier than it counts"),
+        (6, "wgmma without wgmma.fence"),
+        (7, "thread 77: the threads of a warpgroup give different operands"),
+        (8, "a box is copied onto shared memory that a wgmma in flight reads"),
+        (10, "before all threads of the warpgroup have called async_proxy_fence"),
+        (11, "waited for that were not committed"),
+    ],
+)
+def test_what_is_undefined_is_an_error(product, cuda_host, wrong, message):
+    with pytest.raises(cuda_host.KernelError, match=message):
+        product(wrong=wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, 9], ids=["copy", "product"])
+def test_what_is_not_waited_for_is_not_there(product, wrong):
+    _, _, d, _ = product(wrong=wrong)
+    assert np.isnan(d).all()
+
+
+def test_what_the_copy_engine_can_read():
+    x = np.zeros((2, 3, 8, 64), np.float16)
+    assert can_map(x)
+    assert can_map(x.swapaxes(1, 2))
+    assert can_map(x[:, :1])
+    assert not can_map(x[..., ::2])
+    assert not can_map(x[..., 1:])
+    assert not can_map(x[:, :, ::-1])
+    assert not can_map(np.broadcast_to(x[:, :1], x.shape))
+    assert not can_map(np.zeros((2, 3, 8, 60), np.float16))
+    with pytest.raises(ValueError, match="make it contiguous"):
+        tensor_map(x[..., ::2], 64)
+
+
+def test_products_that_the_compiler_makes_wait_are_found(path):
+    try:
+        nvrtc.library()
+    except nvrtc.NvrtcMissing as error:
+        pytest.skip(str(error))
+    kernels = {"product": 128, "serial": 128}
+    variant = budgets.Variant(path, {"SCALAR": "bf16", "TRANSPOSED": 0}, ("sm_90a",), kernels)
+    found = budgets.complaints(variant, "sm_90a")
+    assert any("(C75" in complaint and "'serial'" in complaint for complaint in found)
