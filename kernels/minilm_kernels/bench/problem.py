@@ -47,7 +47,8 @@ class Problem:
             run = partial(workload.function("forward"), implementation="reference")
             with np.errstate(all="ignore"):
                 outputs = workload.results(workload.reference(run, forward), forward.args)
-            inputs = workload.backward(draw, forward, outputs)
+            # NumPy makes float32 of bfloat16 and a Python number; a kernel's results have its arguments' dtype.
+            inputs = workload.backward(draw, forward, _cast(outputs, self.dtype))
             inputs.forward = forward
         self.inputs = Inputs(laid_out(inputs.args, layout), inputs.settings, inputs.forward)
 

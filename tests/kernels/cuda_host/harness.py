@@ -132,9 +132,11 @@ def _launch(run, name, codes, grid, block, args, shared_bytes, descending) -> No
         elif arg is None:
             value = ctypes.c_void_p(None)
         else:
-            value = ctypes.create_string_buffer(arg.tobytes())
+            value = np.zeros(arg.nbytes + 64, np.uint8)  # structs may ask for an address that is a multiple of 64
+            value = value[-value.ctypes.data % 64 :][: arg.nbytes]
+            value[:] = np.frombuffer(arg.tobytes(), np.uint8)
         keep.append(value)
-        pointers.append(ctypes.addressof(value))
+        pointers.append(value.ctypes.data if isinstance(value, np.ndarray) else ctypes.addressof(value))
     table = (ctypes.c_void_p * len(pointers))(*pointers)
     sizes = [(ctypes.c_uint * 3)(*three) for three in (grid, block)]
     error = run(*sizes, ctypes.c_size_t(shared_bytes), table, ctypes.c_int(descending))
