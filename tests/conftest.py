@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import types
+from collections.abc import Iterator
 
+import fake_cupy
 import hypothesis
 import numpy as np
 import pytest
@@ -31,10 +34,21 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request) -> str:
-    """Each device in turn; "cuda" is skipped where there is none."""
-    return request.param
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu), "stand-in"])
+def device(request) -> Iterator[str]:
+    """Each device in turn: "cpu", "cuda" (skipped where there is none), and "cuda" with the stand-in for CuPy."""
+    if request.param == "stand-in":
+        with fake_cupy.installed():
+            yield "cuda"
+    else:
+        yield request.param
+
+
+@pytest.fixture
+def cuda_standin() -> Iterator[types.ModuleType]:
+    """CuPy's stand-in (`tests/support/fake_cupy`) in the place of CuPy: "cuda" is then a device that can be used."""
+    with fake_cupy.installed() as cupy:
+        yield cupy
 
 
 @pytest.fixture(scope="session")

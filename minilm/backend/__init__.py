@@ -1,5 +1,7 @@
 """Arrays and what they live on: NumPy on the CPU, CuPy on an NVIDIA GPU. The only room that imports cupy."""
 
+from minilm_kernels.products import is_tf32, matmul, tf32
+
 from .arrays import (
     DTYPES,
     array_module,
@@ -28,12 +30,15 @@ __all__ = [
     "default_generator",
     "device_of",
     "has_cuda_array",
+    "is_tf32",
     "keep_objects",
     "manual_seed",
+    "matmul",
     "peak_memory",
     "resolve_dtype",
     "reuse_memory",
     "synchronize",
+    "tf32",
     "to_device",
     "to_numpy",
 ]

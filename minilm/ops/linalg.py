@@ -10,6 +10,7 @@ import numpy as np
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module, as_array
+from minilm.backend import matmul as product
 
 from .reductions import sum
 
@@ -21,16 +22,11 @@ def _rows(x):
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-def _product(a, b):
-    y = a @ b
-    return y if a.dtype.kind != "V" or a.dtype != b.dtype else y.astype(a.dtype)  # of bfloat16 NumPy's is float32
-
-
 @op
 def _matmul(a: Array, b: Array):
     if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
-        return _product(_rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
-    return _product(a, b)
+        return product(_rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
+    return product(a, b)
 
 
 @_matmul.gradient("a")
@@ -75,7 +71,7 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
         raise ValueError(
             f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
         )
-    y = _product(_rows(x), matrix)
+    y = product(_rows(x), matrix)
     if bias is not None and bias.dtype == y.dtype and bias.shape == y.shape[1:]:
         kernels.add_bias(y, bias)  # nearly always
     elif bias is not None:
@@ -108,7 +104,7 @@ def sum_of_rows(x):
 
 def _times(a, b):
     """a @ b: on the tape while the gradient is to be differentiated itself, else at once."""
-    return matmul(a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else _product(a, b)
+    return matmul(a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else product(a, b)
 
 
 @op

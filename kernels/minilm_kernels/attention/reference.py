@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..dropout.reference import dropout
+from ..products import matmul
 from ..registry import array_module, register
 from .visible import row_ranges
 
@@ -31,7 +32,7 @@ def attention(
     divisor = xp.where(total == 0, xp.ones_like(total), total)
     weights = weights / divisor[..., None] * _kept(weights, dropout_p, seed)
     logsumexp = xp.where(total == 0, xp.full_like(total, -math.inf), largest + xp.log(divisor))
-    return weights @ _for_queries(v, q), logsumexp
+    return matmul(weights, _for_queries(v, q)), logsumexp
 
 
 @register("attention_backward", name="reference")
@@ -47,7 +48,7 @@ def attention_backward(
     seen = _visible(xp, ranges, S, block_mask)
     weights = xp.exp(xp.where(seen, scores - _zero_where_masked(logsumexp)[..., None], -math.inf))
     kept = _kept(weights, dropout_p, seed)
-    d_weights = g @ _for_queries(v, q).swapaxes(-1, -2) * kept
+    d_weights = matmul(g, _for_queries(v, q).swapaxes(-1, -2)) * kept
     d_scores = weights * (d_weights - (g * out).sum(axis=-1, keepdims=True))
     if score_mod is not None:
         from .mods import apply_score_mod_gradient
@@ -57,9 +58,9 @@ def attention_backward(
     if soft_cap is not None:
         d_scores = d_scores * (1 - (capped / soft_cap) ** 2)
     d_scores = d_scores * scale
-    dq = d_scores @ _for_queries(k, q)
-    dk = _by_key_head(d_scores.swapaxes(-1, -2) @ q, k)
-    dv = _by_key_head((weights * kept).swapaxes(-1, -2) @ g, v)
+    dq = matmul(d_scores, _for_queries(k, q))
+    dk = _by_key_head(matmul(d_scores.swapaxes(-1, -2), q), k)
+    dv = _by_key_head(matmul((weights * kept).swapaxes(-1, -2), g), v)
     for array, gradient in zip(into or (), (dq, dk, dv)):
         array[...] = gradient
     return (*(into or (dq, dk, dv)), d_bias)
@@ -68,7 +69,7 @@ def attention_backward(
 def _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, position):
     """The scores (B, H, T, S) capped, with what is added to them, and after `score_mod`."""
     xp = array_module(q)
-    capped = q @ _for_queries(k, q).swapaxes(-1, -2) * scale
+    capped = matmul(q, _for_queries(k, q).swapaxes(-1, -2)) * scale
     if soft_cap is not None:
         capped = soft_cap * xp.tanh(capped / soft_cap)
     biased = capped if bias is None else capped + bias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cross_entropy.reference import cross_entropy, cross_entropy_backward
+from ..products import matmul
 from ..registry import register
 
 
@@ -21,9 +22,9 @@ def linear_cross_entropy_backward(g, x, weight, targets, *, bias, ignore_index, 
     logits = _logits(x, weight, bias)
     _, logsumexp = cross_entropy(logits, targets, **options)
     dlogits = cross_entropy_backward(g, logits, targets, logsumexp, **options)
-    return dlogits @ weight, dlogits.T @ x, None if bias is None else dlogits.sum(axis=0)
+    return matmul(dlogits, weight), matmul(dlogits.T, x), None if bias is None else dlogits.sum(axis=0)
 
 
 def _logits(x, weight, bias):
-    logits = x @ weight.T
+    logits = matmul(x, weight.T)
     return logits if bias is None else logits + bias

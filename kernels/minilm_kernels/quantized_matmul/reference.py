@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..dequantize.reference import dequantize
+from ..products import matmul
 from ..registry import register
 
 
 @register("quantized_matmul", name="reference")
 def quantized_matmul(x, blocks, *, format):
-    return x @ dequantize(blocks, format=format, dtype=x.dtype).T
+    return matmul(x, dequantize(blocks, format=format, dtype=x.dtype).T)

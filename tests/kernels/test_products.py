@@ -1,0 +1,146 @@
+"""Matrix products: every layout on every device, what cuBLAS is asked for, and TF32."""
+
+from __future__ import annotations
+
+import fake_cupy.cublas
+import ml_dtypes
+import numpy as np
+import pytest
+from minilm_kernels.products import is_tf32, matmul, tf32
+
+from minilm import backend
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = [np.dtype("float32"), np.dtype("float64"), np.dtype("float16"), BFLOAT16]
+LAYOUTS = {  # (of arrays of either library)
+    "transposed": lambda x: x.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+    "strided rows": lambda x: x.repeat(2, axis=-2)[..., ::2, :],
+    "strided columns": lambda x: x.repeat(2, axis=-1)[..., ::2],
+    "reversed": lambda x: x[..., ::-1, ::-1].copy()[..., ::-1, ::-1],
+    "one row": lambda x: backend.array_module(x).broadcast_to(x[..., :1, :], x.shape),
+    "heads inside": lambda x: x.swapaxes(1, 2).copy().swapaxes(1, 2),
+}
+SHAPES = [
+    ((3, 4), (4, 5)),
+    ((1, 1), (1, 1)),
+    ((5, 1), (1, 7)),
+    ((1, 6), (6, 1)),
+    ((2, 3, 4), (2, 4, 5)),
+    ((2, 3, 4), (4, 5)),
+    ((3, 4), (2, 4, 5)),
+    ((2, 3, 4, 5), (2, 3, 5, 6)),
+    ((2, 1, 4, 5), (2, 3, 5, 6)),
+    ((2, 3, 4, 5), (3, 5, 6)),
+    ((12, 1, 4, 2), (1, 11, 2, 3)),
+    ((4,), (4, 5)),
+    ((3, 4), (4,)),
+    ((2, 3, 4), (4,)),
+    ((4,), (4,)),
+    ((0, 4), (4, 5)),
+    ((2, 3, 0), (2, 0, 5)),
+    ((0, 3, 4), (1, 4, 5)),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+def test_products_of_all_shapes(device, rng, left, right, dtype):
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in (left, right))
+    y = backend.to_numpy(matmul(backend.to_device(a, device), backend.to_device(b, device)))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    assert y.dtype == (np.float64 if dtype == np.float64 else dtype)
+    assert y.shape == exact.shape
+    np.testing.assert_allclose(y.astype(np.float64), exact, rtol=4 * ml_dtypes.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("left", LAYOUTS)
+def test_products_of_all_layouts(device, rng, left, dtype):
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((2, 3, 4, 6), (2, 3, 6, 5)))
+    a = LAYOUTS[left](backend.to_device(a, device))
+    for layout in LAYOUTS.values():
+        b = layout(backend.to_device(b, device))
+        y, *inputs = (backend.to_numpy(x).astype(np.float64) for x in (matmul(a, b), a, b))
+        np.testing.assert_allclose(y, inputs[0] @ inputs[1], rtol=4 * ml_dtypes.finfo(dtype).eps, atol=1e-5)
+
+
+def _calls(cupy, left, right, dtype=np.float16):
+    """What cuBLAS was asked for, (compute type, number of products) each, and how many arrays were made for it."""
+    fake_cupy.cublas.calls.clear()
+    made = []
+    original = cupy.ascontiguousarray
+    cupy.ascontiguousarray = lambda x: made.append(x) or original(x)
+    try:
+        matmul(*(f(cupy.zeros(shape, dtype)) for f, shape in (left, right)))
+    finally:
+        cupy.ascontiguousarray = original
+    return list(fake_cupy.cublas.calls), len(made)
+
+
+def _as_is(x):
+    return x
+
+
+def test_low_precision_is_summed_up_in_float32_by_one_call(cuda_standin):
+    for dtype in (np.float16, BFLOAT16, np.float32):
+        assert _calls(cuda_standin, (_as_is, (2, 3, 4, 5)), (_as_is, (2, 3, 5, 6)), dtype) == ([(68, 6)], 0)
+    assert _calls(cuda_standin, (_as_is, (4, 5)), (_as_is, (5, 6)), np.float64) == ([(70, 1)], 0)
+
+
+def test_operands_that_can_be_read_in_place_are_not_copied(cuda_standin):
+    def transposed(x):
+        return x.swapaxes(-1, -2)
+
+    def heads(x):
+        return x.swapaxes(1, 2)
+
+    rows = (_as_is, (2, 3, 4, 5))
+    assert _calls(cuda_standin, rows, (transposed, (2, 3, 6, 5))) == ([(68, 6)], 0)
+    assert _calls(cuda_standin, (transposed, (2, 3, 5, 4)), (transposed, (2, 3, 6, 5))) == ([(68, 6)], 0)
+    assert _calls(cuda_standin, rows, (_as_is, (5, 6))) == ([(68, 6)], 0)  # one matrix for all
+    assert _calls(cuda_standin, rows, (_as_is, (3, 5, 6))) == ([(68, 3)] * 2, 0)  # no stride goes through both axes
+    assert _calls(cuda_standin, (heads, (2, 4, 3, 5)), (heads, (2, 5, 3, 6))) == ([(68, 3)] * 2, 0)
+    assert _calls(cuda_standin, (lambda x: x[..., :5], (2, 3, 4, 9)), (_as_is, (2, 3, 5, 6))) == ([(68, 6)], 0)
+    # Gaps between the elements of a row: cuBLAS knows none.
+    assert _calls(cuda_standin, (lambda x: x[..., ::2], (2, 3, 4, 10)), (_as_is, (2, 3, 5, 6))) == ([(68, 6)], 1)
+    # Copies instead of a call for each of 20 places.
+    assert _calls(cuda_standin, (_as_is, (20, 1, 4, 5)), (_as_is, (1, 30, 5, 6))) == ([(68, 600)], 2)
+
+
+def test_tf32_holds_inside_its_block_for_float32_alone(cuda_standin):
+    rows, columns = (_as_is, (4, 5)), (_as_is, (5, 6))
+    assert not is_tf32()
+    with tf32():
+        assert is_tf32()
+        assert _calls(cuda_standin, rows, columns, np.float32) == ([(77, 1)], 0)
+        assert _calls(cuda_standin, rows, columns, np.float16) == ([(68, 1)], 0)
+        assert _calls(cuda_standin, rows, columns, np.float64) == ([(70, 1)], 0)
+        with tf32(False):
+            assert _calls(cuda_standin, rows, columns, np.float32) == ([(68, 1)], 0)
+    assert _calls(cuda_standin, rows, columns, np.float32) == ([(68, 1)], 0)
+
+
+@pytest.mark.gpu
+def test_tf32_rounds_inputs_on_a_card(rng):
+    a, b = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    on_card = [backend.to_device(x, "cuda") for x in (a, b)]
+    plain = np.abs(backend.to_numpy(matmul(*on_card)) - exact).max()
+    with tf32():
+        rounded = np.abs(backend.to_numpy(matmul(*on_card)) - exact).max()
+    assert plain < 1e-4
+    assert 1e-3 < rounded < 0.2
+
+
+def test_shapes_that_do_not_fit(device):
+    a, b = (backend.to_device(np.ones(shape, np.float32), device) for shape in ((2, 3), (4, 5)))
+    with pytest.raises(ValueError, match=r"matmul|mismatch"):
+        matmul(a, b)
+
+
+def test_integers_and_two_dtypes(device):
+    a, b = (backend.to_device(x, device) for x in (np.arange(6).reshape(2, 3), np.arange(3)))
+    assert matmul(a, b).tolist() == [5, 14]
+    y = matmul(a.astype(np.float32), b.astype(np.float64))
+    assert y.dtype == np.float64
+    assert y.tolist() == [5, 14]
