@@ -1,7 +1,7 @@
 """minilm: a transformer library from scratch, on NumPy or CuPy arrays."""
 
 from . import autograd, backend, ops
-from .autograd import Tensor, enable_grad, grad, no_grad, tensor
+from .autograd import Tensor, autocast, enable_grad, grad, no_grad, tensor
 from .backend import manual_seed
 
 __version__ = "0.1.0"
@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "__version__",
+    "autocast",
     "autograd",
     "backend",
     "enable_grad",

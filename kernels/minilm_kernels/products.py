@@ -18,6 +18,7 @@ from itertools import product
 
 import numpy as np
 
+from . import half
 from .registry import array_module
 
 __all__ = ["is_tf32", "matmul", "tf32"]
@@ -55,8 +56,9 @@ def matmul(a, b):
     (2, 5, 3, 6)
     """
     if array_module(a) is np:
-        y = a @ b
-        return y.astype(a.dtype) if a.dtype.kind == "V" and a.dtype == b.dtype else y  # of bfloat16 NumPy's is float32
+        if a.dtype == b.dtype and half.is_half(a.dtype):  # which BLAS doesn't know
+            return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
+        return a @ b
     if a.ndim == 1 or b.ndim == 1:
         y = matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
         y = y[..., 0] if b.ndim == 1 else y

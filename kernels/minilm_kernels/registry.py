@@ -16,6 +16,8 @@ from functools import cache
 
 import numpy as np
 
+from . import half
+
 __all__ = [
     "Implementation",
     "Refused",
@@ -134,13 +136,18 @@ def _candidates(operation: str, implementation: str, device: str, dtype: np.dtyp
     _load(_folder(operation), device)
     if implementation not in ("auto", *_registry.get(operation, ())):
         _load(_folder(operation), "ladder")
-    return tuple(
+    found = tuple(
         entry
         for entry in _ordered(operation)
         if (entry.automatic if implementation == "auto" else implementation == entry.name)
         and entry.device in ("any", device)
         and (entry.dtypes is None or dtype.name in entry.dtypes)  # the name costs microseconds: asked once, here
     )
+    alone = implementation == "auto" and [entry.name for entry in found] == ["reference"]
+    if alone and device == "cpu" and operation in half.OPERATIONS and half.is_half(dtype):
+        through = half.through_float32(operation, call)
+        return (Implementation(operation, "float32", "cpu", frozenset([dtype.name]), through, None),)
+    return found
 
 
 def _ordered(operation: str) -> list[Implementation]:

@@ -1,10 +1,12 @@
 """The engine: tensors, the tape they are recorded on, and the walk back along it."""
 
+from .autocast import autocast, get_autocast_dtype
 from .engine import backward, grad
 from .gradcheck import GradientError, gradcheck, gradgradcheck
 from .mode import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from .operation import Array, Operation, op
 from .placed import Placed
+from .recompute import kept_bytes, recompute
 from .tensor import Tensor, tensor
 from .trace import Trace, trace
 
@@ -15,15 +17,19 @@ __all__ = [
     "Placed",
     "Tensor",
     "Trace",
+    "autocast",
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "get_autocast_dtype",
     "grad",
     "gradcheck",
     "gradgradcheck",
     "is_grad_enabled",
+    "kept_bytes",
     "no_grad",
     "op",
+    "recompute",
     "tensor",
     "trace",
 ]

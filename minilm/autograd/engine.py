@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from minilm import backend
 
+from .autocast import autocast
 from .mode import enable_grad, no_grad, state
 from .operation import Array, Node, as_array, op
 from .rules import check_gradient, check_versions, keeps_floats, output_gradient, run_rules
 from .sums import Sum, contribute, fit_to_input, is_aliased
 from .tensor import Tensor
 
-__all__ = ["backward", "grad"]
+__all__ = ["backward", "grad", "recorded_by"]
 
 
 def backward(output: Tensor, gradient=None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
@@ -97,6 +98,11 @@ def _seed(output: Tensor, gradient, create_graph: bool):
     return gradient._data.astype(output.dtype, copy=False)
 
 
+def recorded_by(outputs: list[Tensor]) -> list:
+    """The nodes and leaves of the tape behind `outputs`, inputs first; RuntimeError where it was freed."""
+    return _order(outputs)
+
+
 def _order(outputs: list[Tensor]) -> list:
     """Nodes and leaves, inputs before what is computed from them (depth-first, without recursion)."""
     order: list = []
@@ -127,7 +133,7 @@ def _walk(outputs: list[Tensor], seeds: list, targets: list[Tensor] | None, reta
     for output, seed in zip(outputs, seeds):
         contribute(sums, _key(output), seed, False, create)
     found: dict = {}
-    with enable_grad() if create else no_grad():
+    with enable_grad() if create else no_grad(), autocast(None):
         while order:
             item = order.pop()
             if isinstance(item, Tensor):

@@ -14,6 +14,7 @@ class _State(threading.local):
     recording = True
     anomaly = False
     trace = None
+    autocast = None  # the innermost `autocast` block
 
 
 state = _State()

@@ -87,8 +87,13 @@ class Node:
 class Operation:
     """A differentiable function of arrays. Call it with raw arrays for a raw array, with any Tensor for a Tensor."""
 
-    def __init__(self, forward: Callable, *, keeps: tuple[str, ...] = (), view: bool = False) -> None:
+    def __init__(
+        self, forward: Callable, *, keeps: tuple[str, ...] = (), view: bool = False, precision: str | None = None
+    ) -> None:
+        if precision not in (None, "low", "float32", "first"):
+            raise ValueError(f"precision is 'low', 'float32', 'first' or None, not {precision!r}")
         self.forward = forward
+        self.precision = precision  # what `autocast` makes of the inputs
         self.name = forward.__name__.strip("_")
         self.keeps = keeps  # names of what the forward function returns beyond its output, for the rules
         self.view = view  # the output shares the first input's memory
@@ -181,6 +186,8 @@ class Operation:
             args, settings = self._bind(args, kwargs)
         else:
             settings = self.settings
+        if state.autocast is not None and self.precision is not None:
+            args = state.autocast.inputs(self.precision, args)
         arrays = []
         wrapped = tracked = False
         for value in args:
@@ -327,11 +334,19 @@ class Operation:
         return f"<operation {self.name}{self.__signature__}>"
 
 
-def op(forward: Callable | None = None, *, keeps: tuple[str, ...] = (), view: bool = False):
+def op(
+    forward: Callable | None = None,
+    *,
+    keeps: tuple[str, ...] = (),
+    view: bool = False,
+    precision: str | None = None,
+):
     """Decorator: makes a function of raw arrays an operation, to which `.gradient` rules are then added.
 
     `keeps` names what the function returns beside its output for its rules' use (`return y, mask`). `view=True` says
     that the output shares memory with the first input. An operation without a rule stops gradients with an error.
+    `precision` says what becomes of the inputs inside `autocast`: "low" casts them to its dtype, "float32" to float32,
+    "first" to the first one's dtype; None leaves them as they come.
 
     >>> import minilm
     >>> from minilm.autograd import Array, op
@@ -347,8 +362,8 @@ def op(forward: Callable | None = None, *, keeps: tuple[str, ...] = (), view: bo
     tensor([12.])
     """
     if forward is None:
-        return lambda function: Operation(function, keeps=keeps, view=view)
-    return Operation(forward, keeps=keeps, view=view)
+        return lambda function: Operation(function, keeps=keeps, view=view, precision=precision)
+    return Operation(forward, keeps=keeps, view=view, precision=precision)
 
 
 def raw(value):

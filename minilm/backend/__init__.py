@@ -17,10 +17,11 @@ from .arrays import (
     to_numpy,
 )
 from .memory import keep_objects, peak_memory, reuse_memory
-from .random import Generator, default_generator, manual_seed
+from .random import Draws, Generator, default_generator, manual_seed
 
 __all__ = [
     "DTYPES",
+    "Draws",
     "Generator",
     "array_module",
     "as_array",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from .arrays import as_array, resolve_dtype, to_device
 
-__all__ = ["Generator", "default_generator", "manual_seed"]
+__all__ = ["Draws", "Generator", "default_generator", "manual_seed"]
 
 
 class Generator:
@@ -33,25 +37,25 @@ class Generator:
 
     def normal(self, shape, std: float = 1.0, mean: float = 0.0, dtype="float32", device: str = "cpu"):
         """Normal numbers of the given mean and standard deviation."""
-        values = self._stream.standard_normal(shape, dtype=_drawn(dtype))
+        values = _draw(lambda: self._stream.standard_normal(shape, dtype=_drawn(dtype)))
         return to_device(as_array(values * std + mean, dtype), device)
 
     def uniform(self, shape, low: float = 0.0, high: float = 1.0, dtype="float32", device: str = "cpu"):
         """Numbers spread evenly over [low, high)."""
-        values = self._stream.random(shape, dtype=_drawn(dtype))
+        values = _draw(lambda: self._stream.random(shape, dtype=_drawn(dtype)))
         return to_device(as_array(values * (high - low) + low, dtype), device)
 
     def integers(self, low: int, high: int, shape=None, device: str = "cpu"):
         """int64 numbers spread evenly over low..high-1."""
-        return to_device(np.asarray(self._stream.integers(low, high, shape)), device)
+        return to_device(np.asarray(_draw(lambda: self._stream.integers(low, high, shape))), device)
 
     def permutation(self, n: int) -> np.ndarray:
         """The numbers 0..n-1 in random order."""
-        return self._stream.permutation(n)
+        return _draw(lambda: self._stream.permutation(n))
 
     def seed64(self) -> int:
         """A 64-bit number to seed a counter-based generator with."""
-        return int(self._stream.integers(0, 2**64, dtype=np.uint64))
+        return _draw(lambda: int(self._stream.integers(0, 2**64, dtype=np.uint64)))
 
     def state(self) -> dict:
         """All there is to know to go on from here; JSON can hold it (integers as strings: some exceed 64 bits)."""
@@ -70,6 +74,73 @@ class Generator:
             raise ValueError(f"expected the state of a PCG64 stream, got {state.get('bit_generator')!r}")
         inner = {key: int(value) for key, value in state["state"].items()}
         self._stream.bit_generator.state = {**state, "state": inner}
+
+
+class Draws:
+    """Takes down what all streams give inside `recording()`, and gives it again, in that order, inside `again()`.
+
+    So a function that is run a second time gets the same numbers, whichever streams it draws from, and these stand
+    where they stood. Of this thread only.
+
+    >>> stream, draws = Generator(0), Draws()
+    >>> with draws.recording():
+    ...     first = stream.seed64()
+    >>> with draws.again():
+    ...     stream.seed64() == first
+    True
+    """
+
+    def __init__(self) -> None:
+        self._values: list = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """A `with` block; draws are recorded."""
+        outer = _active.source
+
+        def record(draw):
+            value = draw() if outer is None else outer(draw)
+            self._values.append(value)
+            return value
+
+        with _drawing_from(record):
+            yield
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """A `with` block; draws are those recorded. RuntimeError where there are more of them than were recorded."""
+        values = iter(self._values)
+
+        def give(_):
+            for value in values:
+                return value
+            raise RuntimeError(
+                f"a function that is computed again drew more random numbers than the {len(self._values)} of the first "
+                "time; it has to do the same both times"
+            )
+
+        with _drawing_from(give):
+            yield
+
+
+class _Active(threading.local):
+    source: Callable | None = None  # given a function that draws, it returns what was drawn; None: the function does
+
+
+_active = _Active()
+
+
+def _draw(draw: Callable):
+    return draw() if _active.source is None else _active.source(draw)
+
+
+@contextmanager
+def _drawing_from(source: Callable) -> Iterator[None]:
+    outer, _active.source = _active.source, source
+    try:
+        yield
+    finally:
+        _active.source = outer
 
 
 def _drawn(dtype):

@@ -106,7 +106,7 @@ class MLP(nn.Module):
         return self.dropout(self.c_proj(self.c_fc(x, self.act)))
 
 
-class Block(nn.Module):
+class Block(nn.Layer):
     """A layer: attention, then the MLP, each on normalised input and added to the residual stream x."""
 
     def __init__(self, config: GPT2Config, layer: int, generator: Generator | None):
@@ -116,10 +116,15 @@ class Block(nn.Module):
         self.mlp = MLP(config, generator)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None, attentions: list | None = None):
-        y, x = self.ln_2(
-            self.attn(self.ln_1(x), mask, cache, attentions), residual=x
-        )  # adds, then normalises the sum, in one pass
+        return self.part("block", self._forward, x, mask, cache, attentions)
+
+    def _forward(self, x, *rest):
+        attended = self.part("attention", self._attend, x, *rest)
+        y, x = self.ln_2(attended, residual=x)  # adds, then normalises the sum, in one pass
         return x + self.mlp(y)
+
+    def _attend(self, x, *rest):
+        return self.attn(self.ln_1(x), *rest)
 
 
 class Transformer(nn.Module):

@@ -195,7 +195,7 @@ class MLP(nn.Module):
         return self.down_proj(ops.swiglu(gate, up) if self.act is ops.silu else self.act(gate) * up)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(nn.Layer):
     """Attention, then the MLP, each on normalised input and added to the residual stream x."""
 
     def __init__(self, config: LlamaConfig, layer: int, generator: Generator | None):
@@ -205,9 +205,15 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, rotary: tuple, mask: dict, cache: KeyValueCache | None, attentions: list | None):
-        attended = self.self_attn(self.input_layernorm(x), rotary, mask, cache, attentions)
+        return self.part("block", self._forward, x, rotary, mask, cache, attentions)
+
+    def _forward(self, x, *rest):
+        attended = self.part("attention", self._attend, x, *rest)
         y, x = self.post_attention_layernorm(attended, residual=x)
         return x + self.mlp(y)
+
+    def _attend(self, x, *rest):
+        return self.self_attn(self.input_layernorm(x), *rest)
 
 
 class Transformer(nn.Module):

@@ -18,17 +18,20 @@ from .layers import (
 )
 from .module import Module, Parameter, eval_mode
 from .quantized import QuantizedEmbedding, QuantizedLinear, project_together
+from .recompute import RECOMPUTE, Layer, set_recompute
 from .recurrent import GRU, LSTM
 
 __all__ = [
     "ACTIVATIONS",
     "GRU",
     "LSTM",
+    "RECOMPUTE",
     "Conv1D",
     "Dropout",
     "Embedding",
     "FeedForward",
     "KeyValueCache",
+    "Layer",
     "LayerNorm",
     "Linear",
     "Module",
@@ -46,4 +49,5 @@ __all__ = [
     "eval_mode",
     "init",
     "project_together",
+    "set_recompute",
 ]

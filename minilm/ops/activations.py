@@ -49,7 +49,7 @@ def _(g, x):
     return g * s * (1 + x * (1 - s))
 
 
-@op
+@op(precision="float32")
 def softplus(x: Array):
     """log(1 + exp(x)), without overflow."""
     xp = array_module(x)
@@ -61,7 +61,7 @@ def _(g, x):
     return g * sigmoid(x)
 
 
-@op
+@op(precision="first")
 def gelu(x: Array, bias: Array = None, approximate="none"):
     """x Phi(x), Phi the normal distribution's: by erf ("none"), or by GPT-2's tanh formula ("tanh").
 
@@ -85,7 +85,7 @@ def _(x, bias, approximate):
     return 0.5 * x * (1 + erf(x * 0.7071067811865476))
 
 
-@op
+@op(precision="first")
 def swiglu(gate: Array, up: Array):
     """silu(gate) * up, the gated linear unit of LLaMA's feed-forward layers (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 

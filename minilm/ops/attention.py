@@ -40,7 +40,7 @@ def _(g, x_shape):
     return split_heads(g, x_shape[1])
 
 
-@op(keeps=("logsumexp",))
+@op(keeps=("logsumexp",), precision="low")
 def attention(q: Array, k: Array, v: Array, bias: Array, settings):
     return kernels.attention(q, k, v, bias=bias, **settings)
 
@@ -56,7 +56,7 @@ def _(q, k, v, bias, settings):
     return composed_attention(q, k, v, bias, settings)
 
 
-@op(keeps=("heads", "logsumexp"))
+@op(keeps=("heads", "logsumexp"), precision="low")
 def _packed_attention(qkv: Array, bias: Array, n_head, settings):
     out, logsumexp = kernels.attention(*_parts(qkv, n_head), bias=bias, **settings)
     return join_heads(out), out, logsumexp

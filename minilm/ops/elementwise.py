@@ -102,7 +102,7 @@ def _(g):
     return -g
 
 
-@op
+@op(precision="float32")
 def power(a: Array, b: Array):
     """a ** b"""
     return _settled(a**b, a, b)
@@ -167,7 +167,7 @@ def _(g, y):
     return g / (2 * y)
 
 
-@op
+@op(precision="float32")
 def exp(x: Array):
     """e ** x"""
     return array_module(x).exp(x)
@@ -178,7 +178,7 @@ def _(g, y):
     return g * y
 
 
-@op
+@op(precision="float32")
 def log(x: Array):
     """The natural logarithm."""
     return array_module(x).log(x)
@@ -189,7 +189,7 @@ def _(g, x):
     return g / x
 
 
-@op
+@op(precision="float32")
 def log1p(x: Array):
     """log(1 + x), exact for small x."""
     return array_module(x).log1p(x)

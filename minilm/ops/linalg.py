@@ -22,7 +22,7 @@ def _rows(x):
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-@op
+@op(precision="low")
 def _matmul(a: Array, b: Array):
     if b.ndim == 2 and a.ndim > 2:  # one large product instead of many small ones
         return product(_rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
@@ -58,7 +58,7 @@ def matmul(a, b):
     return y.reshape(shape)
 
 
-@op
+@op(precision="low")
 def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
     """x @ weight.T + bias for a weight (out, in), layout "oi"; x @ weight + bias for a weight (in, out), layout "io".
 
@@ -107,8 +107,11 @@ def _times(a, b):
     return matmul(a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else product(a, b)
 
 
-@op
+@op(precision="low")
 def _einsum(*operands: Array, subscripts):
+    dtypes = {getattr(x, "dtype", None) for x in operands}
+    if len(dtypes) == 1 and operands[0].dtype.itemsize == 2:  # half precision: summed in float32, rounded once
+        return _einsum(*(x.astype("float32") for x in operands), subscripts=subscripts).astype(operands[0].dtype)
     y = array_module(*operands).einsum(subscripts, *operands, optimize=True)
     return y.copy() if len(operands) == 1 and y.base is not None else y  # of one operand NumPy's is a view
 

@@ -18,7 +18,7 @@ __all__ = ["cross_entropy", "linear_cross_entropy"]
 _REDUCTIONS = ("mean", "sum", "none")
 
 
-@op(keeps=("logsumexp",))
+@op(keeps=("logsumexp",), precision="float32")
 def _cross_entropy(logits: Array, targets, ignore_index, label_smoothing, reduction):
     rows = logits.reshape(-1, logits.shape[-1])
     losses, logsumexp = kernels.cross_entropy(
@@ -70,7 +70,7 @@ def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: fl
     return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
 
 
-@op(keeps=("dx", "dweight", "dbias"))
+@op(keeps=("dx", "dweight", "dbias"), precision="float32")
 def _linear_cross_entropy(
     x: Array, weight: Array, bias: Array, targets, ignore_index, label_smoothing, reduction, chunk, ahead
 ):

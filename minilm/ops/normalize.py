@@ -13,7 +13,7 @@ from .reductions import logsumexp, mean, sum, var
 __all__ = ["add_layer_norm", "add_rms_norm", "layer_norm", "log_softmax", "rms_norm", "softmax"]
 
 
-@op
+@op(precision="float32")
 def softmax(x: Array, axis=-1, mask=None):
     """exp(x) / sum(exp(x)): weights along `axis` that sum to one; a row that is -inf throughout gives zeros.
 
@@ -38,7 +38,7 @@ def log_softmax(x, axis=-1):
     return x - logsumexp(x, axis, True)
 
 
-@op(keeps=("mean", "rstd"))
+@op(keeps=("mean", "rstd"), precision="float32")
 def layer_norm(x: Array, weight: Array = None, bias: Array = None, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
 
@@ -59,7 +59,7 @@ def _(x, weight, bias, eps):
     return y if bias is None else y + bias
 
 
-@op(keeps=("rstd",))
+@op(keeps=("rstd",), precision="float32")
 def rms_norm(x: Array, weight: Array = None, eps=1e-6):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
     return kernels.rms_norm(x, weight, eps=eps)
@@ -76,7 +76,7 @@ def _(x, weight, eps):
     return y if weight is None else y * weight
 
 
-@op(keeps=("mean", "rstd"))
+@op(keeps=("mean", "rstd"), precision="float32")
 def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array = None, eps=1e-5):
     """layer_norm(x + residual) and x + residual, in one pass: what lies between two sublayers of a transformer.
 
@@ -99,7 +99,7 @@ def _(x, residual, weight, bias, eps):
     return layer_norm(total, weight, bias, eps), total
 
 
-@op(keeps=("rstd",))
+@op(keeps=("rstd",), precision="float32")
 def add_rms_norm(x: Array, residual: Array, weight: Array = None, eps=1e-6):
     """rms_norm(x + residual) and x + residual, in one pass; shapes and result as `add_layer_norm`'s."""
     y, total, rstd = kernels.add_rms_norm(x, residual, weight, eps=eps)

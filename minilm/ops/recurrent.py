@@ -13,7 +13,7 @@ from .shape import split
 __all__ = ["gru_cell", "lstm_cell"]
 
 
-@op(keeps=("activated",))
+@op(keeps=("activated",), precision="float32")
 def lstm_cell(gates: Array, c: Array):
     """(h', c'): i, f, o = sigmoid of theirs, g = tanh of its own; c' = f c + i g, h' = o tanh(c').
 
@@ -35,7 +35,7 @@ def _(gates, c):
     return sigmoid(o) * tanh(c_next), c_next
 
 
-@op(keeps=("activated",))
+@op(keeps=("activated",), precision="float32")
 def gru_cell(inputs: Array, hiddens: Array, h: Array):
     """h' = (1 - z) n + z h with r, z = sigmoid(inputs + hiddens) and n = tanh(inputs_n + r hiddens_n).
 

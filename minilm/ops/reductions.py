@@ -39,7 +39,7 @@ def _restored(y, x_shape, axis, keepdims):
     return y.reshape(tuple(1 if a in axes else n for a, n in enumerate(x_shape)))
 
 
-@op
+@op(precision="float32")
 def sum(x: Array, axis=None, keepdims=False):
     """The sum of the elements."""
     return _narrow(x.sum(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
@@ -50,7 +50,7 @@ def _(g, x_shape, axis, keepdims):
     return broadcast_to(_restored(g, x_shape, axis, keepdims), x_shape)
 
 
-@op
+@op(precision="float32")
 def mean(x: Array, axis=None, keepdims=False):
     """The mean of the elements."""
     return _narrow(x.mean(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
@@ -93,7 +93,7 @@ max.gradient(_to_the_extreme)
 min.gradient(_to_the_extreme)
 
 
-@op
+@op(precision="float32")
 def prod(x: Array, axis=None, keepdims=False):
     """The product of the elements."""
     return x.prod(axis=axis, keepdims=keepdims)
@@ -120,7 +120,7 @@ def _product_of_the_others(x, axis):
     return others.reshape(moved.shape).transpose(back)
 
 
-@op
+@op(precision="float32")
 def cumsum(x: Array, axis=None):
     """The running sum along `axis` (None: of the flattened array)."""
     return _narrow(array_module(x).cumsum(x, axis=axis, dtype=_wide(x)), x)
@@ -131,7 +131,7 @@ def _(g, x_shape, axis):
     return flip(cumsum(flip(g, axis), axis), axis).reshape(x_shape)
 
 
-@op
+@op(precision="float32")
 def logsumexp(x: Array, axis=None, keepdims=False):
     """log(sum(exp(x))), without overflow; -inf where all of them are -inf."""
     xp = array_module(x)

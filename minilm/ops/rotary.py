@@ -11,7 +11,7 @@ from minilm.autograd import Array, Tensor, op
 __all__ = ["rotary_embedding", "rotary_tables"]
 
 
-@op
+@op(precision="float32")
 def rotary_embedding(x: Array, cos, sin, interleaved=False):
     """Each pair of x's features turned by the angle of its position: (a cos - b sin, b cos + a sin).
 

@@ -1,0 +1,50 @@
+"""float16 and bfloat16 on the CPU, which has no instructions for them: computed in float32, and rounded once.
+
+Slow, for every array is converted on the way in and out, and right: it is how mixed precision is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+__all__ = ["OPERATIONS", "is_half", "through_float32"]
+
+# What mixed precision runs in a low precision. (Not the operations that change their arguments in place.)
+OPERATIONS = {
+    f"{name}{suffix}" for name in ("attention", "dropout", "gelu", "rotary", "swiglu") for suffix in ("", "_backward")
+}
+_STATISTICS = {"attention": (1,)}  # results that stay float32: the backward pass takes exponentials of them
+
+
+def is_half(dtype) -> bool:
+    """Whether this is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"  # of these there are float16 and bfloat16
+
+
+def through_float32(operation: str, call):
+    """The function `operation` for half-precision arrays; `call(operation, "auto", ...)` runs the one for float32."""
+    return partial(_run, operation, call)
+
+
+def _run(operation, call, *args, into=None, **settings):
+    dtype = next(x.dtype for x in args if isinstance(x, np.ndarray))
+    wide = [_widened(x) for x in args]
+    settings = {name: _widened(value) for name, value in settings.items()}
+    if operation == "attention_backward":
+        settings["into"] = None
+    results = call(operation, "auto", *wide, **settings)
+    if not isinstance(results, tuple):
+        return results.astype(dtype)
+    exact = _STATISTICS.get(operation, ())
+    narrow = tuple(x if x is None or i in exact else x.astype(dtype) for i, x in enumerate(results))
+    if into is None:
+        return narrow
+    for array, result in zip(into, narrow):
+        array[...] = result
+    return (*into, *narrow[len(into) :])
+
+
+def _widened(value):
+    return value.astype(np.float32) if isinstance(value, np.ndarray) and is_half(value.dtype) else value

@@ -1,0 +1,43 @@
+"""Which parts of a model's layers are computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minilm.autograd import recompute
+
+from .module import Module
+
+__all__ = ["RECOMPUTE", "Layer", "set_recompute"]
+
+RECOMPUTE = ("none", "attention", "block")
+
+
+class Layer(Module):
+    """A layer of a transformer, whose `recompute` says which part of it is computed twice: see `set_recompute`."""
+
+    recompute = "none"
+
+    def part(self, name: str, function: Callable, x, *rest):
+        """function(x, *rest), computed again in the backward pass if `name` is what this layer recomputes.
+
+        Not where something in `rest` would be changed a second time: a cache of keys, a list that takes results.
+        """
+        if self.recompute != name or not all(value is None or isinstance(value, (dict, tuple)) for value in rest):
+            return function(x, *rest)
+        return recompute(lambda x: function(x, *rest), x, parameters=self.parameters())
+
+
+def set_recompute(model: Module, what: str) -> None:
+    """Has every layer of `model` recompute its "attention" (with the norm before it), the whole "block", or "none".
+
+    A step then takes longer, by a third at most, and the tape keeps less: of a block its input alone. Results stay the
+    same bits. ValueError for another word, or for a model whose layers can't.
+    """
+    if what not in RECOMPUTE:
+        raise ValueError(f"recompute is {what!r}; expected one of {', '.join(RECOMPUTE)}")
+    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    if not layers and what != "none":
+        raise ValueError(f"{type(model).__name__} has no layers that can be recomputed; GPT2 and Llama have")
+    for layer in layers:
+        layer.recompute = what

@@ -1,0 +1,195 @@
+"""Mixed precision: what is cast, what comes back, and how near it is to float32."""
+
+from __future__ import annotations
+
+import minilm_kernels as kernels
+import ml_dtypes
+import numpy as np
+import pytest
+from minilm_kernels import half
+
+import minilm
+from minilm import backend, nn, ops
+from minilm.autograd import Array, autocast, get_autocast_dtype, op
+from minilm.models import GPT2, GPT2Config
+
+HALVES = ["bfloat16", "float16"]
+EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+GPT = GPT2Config(
+    vocab_size=61, n_positions=32, n_embd=64, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+)
+
+
+def _tensor(*shape, seed=0, **settings):
+    return minilm.tensor(backend.Generator(seed).normal(shape), requires_grad=True, **settings)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_products_are_low_and_the_rest_is_float32(dtype):
+    x, w = _tensor(2, 3, 8), _tensor(8, 8)
+    with autocast(dtype):
+        y = ops.linear(x, w)
+        heads = ops.split_heads(y, 2)
+        assert {t.dtype.name for t in (y, x @ w, ops.einsum("btc,cd->btd", x, w), heads, y * 2.0)} == {dtype}
+        assert ops.scaled_dot_product_attention(heads, heads, heads, causal=True).dtype.name == dtype
+        assert ops.gelu(y, _tensor(8)).dtype.name == dtype  # the bias follows
+        wide = ops.layer_norm(y, _tensor(8)), ops.rms_norm(y), ops.softmax(y), y.sum(), y.mean(), y.exp(), x + y
+        loss = ops.cross_entropy(y, np.zeros((2, 3), np.int64))
+        assert {t.dtype.name for t in (*wide, loss)} == {"float32"}
+    assert get_autocast_dtype() is None
+    assert ops.linear(x, w).dtype == np.float32
+    loss.backward()
+    assert x.grad.dtype == w.grad.dtype == np.float32
+
+
+def test_a_weight_is_cast_once_until_it_changes():
+    x, w = _tensor(2, 4), _tensor(4, 4)
+
+    def cast(y):  # what the product kept as its weight
+        return y._node.kept["weight"]
+
+    with autocast("bfloat16"):
+        first, second = ops.linear(x, w), ops.linear(x, w)
+        assert cast(first) is cast(second)
+        (first + second).sum().backward()
+        expected, w.grad = w.grad.numpy(), None
+        third = ops.linear(x, w)  # the tape behind the old copy is gone
+        (third + ops.linear(x, w)).sum().backward()
+        np.testing.assert_array_equal(w.grad.numpy(), expected)
+        with minilm.no_grad():
+            w.add_(1.0)
+            changed = ops.linear(x, w)
+        assert np.abs((changed - third).numpy().astype(np.float32)).max() > 0.1
+        w.grad = None
+        ops.linear(x, w).sum().backward()  # the copy made without a tape does not serve here
+        assert w.grad is not None
+
+
+def test_blocks_nest_and_decorate():
+    x, w = _tensor(2, 4), _tensor(4, 4)
+    with autocast("bfloat16"):
+        with autocast(None):
+            assert (x @ w).dtype == np.float32
+        with autocast("float16"):
+            assert (x @ w).dtype == np.float16
+        assert get_autocast_dtype() == "bfloat16"
+    assert autocast("float16")(lambda: x @ w)().dtype == np.float16
+    assert (x @ w).dtype == np.float32
+
+
+def test_what_is_left_alone():
+    double, ids = _tensor(2, 4, dtype="float64"), np.array([1, 0])
+    with autocast("bfloat16"):
+        assert (double @ double.T).dtype == np.float64
+        assert ops.embedding(ids, _tensor(3, 4)).dtype == np.float32
+        arrays = np.ones((2, 2), np.float32)
+        assert ops.matmul(arrays, arrays).dtype == np.float32  # no Tensor: not on any tape
+        mixed = ops.matmul(arrays, minilm.tensor(arrays))
+        assert mixed.dtype.name == "bfloat16"
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="'bfloat16' or 'float16', or with None in float32; not in 'float32'"):
+        autocast("float32")
+    with pytest.raises(ValueError, match="precision is 'low', 'float32', 'first' or None, not 'half'"):
+        op(precision="half")(lambda x: x)
+
+
+def test_operations_of_ones_own():
+    @op(precision="low")
+    def double(x: Array):
+        return x + x
+
+    x = _tensor(3)
+    with autocast("float16"):
+        assert double(x).dtype == np.float16
+
+
+def test_the_backward_pass_inside_is_not_cast_again():
+    x, w = _tensor(2, 4), _tensor(4, 4)
+    with autocast("bfloat16"):
+        loss = (ops.linear(x, w) ** 2).sum()
+        (outside,) = minilm.grad(loss, w, retain_graph=True)
+        (twice,) = minilm.grad(loss, w, create_graph=True)
+    np.testing.assert_array_equal(outside.numpy(), twice.numpy())
+    assert twice.requires_grad
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_loss_and_gradients_of_a_model_are_near_float32(dtype):
+    ids = backend.Generator(1).integers(0, 61, (4, 25))
+    found = {}
+    for precision in (None, dtype):
+        model = GPT2(GPT, backend.Generator(0))
+        with autocast(precision):
+            loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
+        loss.backward()
+        found[precision] = loss.item(), {name: p.grad.numpy() for name, p in model.named_parameters()}
+    assert abs(found[dtype][0] - found[None][0]) < 0.1 * EPS[dtype] * found[None][0]
+    for name, exact in found[None][1].items():
+        distance = np.linalg.norm(found[dtype][1][name] - exact) / np.linalg.norm(exact)
+        assert 0 < distance < 4 * EPS[dtype], name
+
+
+def test_loss_as_torch_autocast(torch, transformers, tmp_path):
+    model = GPT2(GPT, backend.Generator(0)).eval()
+    model.save_pretrained(tmp_path)
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    ids = backend.Generator(1).integers(0, 61, (8, 33))
+    with autocast("bfloat16"):
+        ours = model(ids[:, :-1], targets=ids[:, 1:]).loss.item()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = theirs(torch.from_numpy(ids[:, :-1])).logits
+        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), torch.from_numpy(ids[:, 1:]).flatten())
+    assert abs(ours - loss.item()) < 0.1 * EPS["bfloat16"] * ours
+
+
+def test_text_is_generated_in_low_precision():
+    model = GPT2(GPT, backend.Generator(0)).eval()
+    with autocast("bfloat16"):
+        cache = model.new_cache()
+        with minilm.no_grad():
+            model(np.array([[1, 2]]), cache=cache)
+        assert model.generate(np.array([[1, 2, 3]]), 5).shape == (1, 8)
+    assert cache._keys[0].dtype.name == "bfloat16"
+
+
+def _inputs(operation, dtype):
+    draw = [backend.Generator(i).normal((2, 2, 8, 16), dtype=dtype) for i in range(4)]
+    if operation.startswith("attention"):
+        return draw[:3], {"causal": True}
+    if operation.startswith("rotary"):
+        return [draw[0], *(t.astype(dtype) for t in ops.rotary_tables(8, 16))], {"interleaved": False}
+    if operation.startswith("dropout"):
+        return draw[:1], {"p": 0.25, "seed": 3}
+    return (draw[:2], {}) if operation.startswith("swiglu") else ([draw[0], draw[1][0, 0, 0]], {"approximate": "tanh"})
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("operation", sorted(half.OPERATIONS - {"dropout_backward"}))
+def test_half_precision_kernels_on_the_cpu_are_those_of_float32_rounded_once(operation, dtype):
+    arrays, settings = _inputs(operation, dtype)
+    if operation == "attention_backward":
+        out, logsumexp = kernels.attention(*arrays, **settings)
+        assert logsumexp.dtype == np.float32
+        arrays = [backend.Generator(9).normal((2, 2, 8, 16), dtype=dtype), *arrays, out, logsumexp]
+        settings["into"] = tuple(np.zeros_like(arrays[0]) for _ in range(3))
+    elif operation.endswith("_backward"):
+        g = backend.Generator(9).normal((2, 2, 8, 16), dtype=dtype)
+        arrays = [g, *arrays[1:]] if operation == "rotary_backward" else [g, *arrays]
+    function = getattr(kernels, operation)
+    found = function(*arrays, **settings)
+    wide = function(
+        *(x.astype(np.float32) for x in arrays), **{**settings, **({"into": None} if "into" in settings else {})}
+    )
+    for mine, exact in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, wide)), strict=True):
+        expected = exact if mine.dtype == np.float32 else exact.astype(dtype)
+        np.testing.assert_array_equal(mine, expected)
+    assert {x.dtype.name for x in (found[:1] if isinstance(found, tuple) else [found])} == {dtype}
+
+
+def test_a_whole_model_in_bfloat16_uses_them_too():
+    layer = nn.MultiHeadAttention(16, 2, generator=backend.Generator(0)).to("bfloat16")
+    x = minilm.tensor(backend.Generator(1).normal((1, 5, 16), dtype=ml_dtypes.bfloat16), requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad.dtype.name == "bfloat16"
