@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "cuda12": ["cupy-cuda12x>=13.0", "nvidia-cuda-nvrtc-cu12>=12.8"],
-    "cuda13": ["cupy-cuda13x>=13.6", "nvidia-cuda-nvrtc>=13.0,<14"],
+    "cuda12": ["cupy-cuda12x>=13.0", "nvidia-cuda-nvrtc-cu12>=12.8", "numba-cuda[cu12]>=0.30"],
+    "cuda13": ["cupy-cuda13x>=13.6", "nvidia-cuda-nvrtc>=13.0,<14", "numba-cuda[cu13]>=0.30"],
     "yaml": ["pyyaml>=6.0"],
     "chat": ["jinja2>=3.1.6"],
     "gguf": ["gguf>=0.17"],  # only for the K-quants
@@ -14,6 +14,8 @@ EXTRAS = {
     "sentencepiece": ["sentencepiece>=0.2.0"],
     "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "jinja2>=3.1.6", "sentencepiece>=0.2.0"],
 }
+# Without a GPU numba-cuda runs kernels in its simulator, and compiles them with NVVM.
+EXTRAS["test"] += ["numba-cuda>=0.30", "nvidia-nvvm>=13.0; platform_system == 'Linux'"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
 # CuPy imports without a GPU, and NVRTC compiles without one: both are tested everywhere.
 EXTRAS["dev"] += [f"{package}; sys_platform == 'linux'" for package in EXTRAS["cuda13"]]

@@ -96,7 +96,7 @@ def implementations(operation: str, device: str | None = None) -> list[Implement
     """The implementations of `operation` (on `device`, if given), the reference last."""
     for target in ("cpu", "cuda") if device is None else (device,):
         _load(_folder(operation), target)
-    _load(_folder(operation), "ladder")
+    _load_named(operation)
     if operation not in _registry:
         raise ValueError(f"no operation is named {operation!r}; there are: {', '.join(operations())}")
     return [entry for entry in _ordered(operation) if device is None or entry.device in ("any", device)]
@@ -135,7 +135,7 @@ def _first_array(args: tuple):
 def _candidates(operation: str, implementation: str, device: str, dtype: np.dtype) -> tuple[Implementation, ...]:
     _load(_folder(operation), device)
     if implementation not in ("auto", *_registry.get(operation, ())):
-        _load(_folder(operation), "ladder")
+        _load_named(operation)
     found = tuple(
         entry
         for entry in _ordered(operation)
@@ -176,12 +176,15 @@ def _folders() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__) if module.ispkg)
 
 
+def _load_named(operation: str) -> None:
+    """Imports what is written to be read, and runs by name alone, when somebody asks for all or for such a name."""
+    for module in ("ladder", "numba_cuda"):
+        _load(_folder(operation), module)
+
+
 @cache
 def _load(folder: str, device: str) -> None:
-    """Imports the modules of an operation that hold implementations for `device` (numba only when it is needed).
-
-    The steps of a "ladder", written to be read, are loaded as one more device: when somebody asks for all, or by name.
-    """
+    """Imports the modules of an operation that hold implementations for `device` (numba only when it is needed)."""
     if folder not in _folders():
         return
     for target in ("reference", device):
