@@ -11,9 +11,10 @@ EXTRAS = {
     "chat": ["jinja2>=3.1.6"],
     "gguf": ["gguf>=0.17"],  # only for the K-quants
     "hub": ["huggingface_hub>=0.30"],
+    "serve": ["starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1.6"],
     "sentencepiece": ["sentencepiece>=0.2.0"],
-    "test": ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "jinja2>=3.1.6", "sentencepiece>=0.2.0"],
 }
+EXTRAS["test"] = ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "sentencepiece>=0.2.0", *EXTRAS["serve"]]
 # Without a GPU numba-cuda runs kernels in its simulator, and compiles them with NVVM.
 EXTRAS["test"] += ["numba-cuda>=0.30", "nvidia-nvvm>=13.0; platform_system == 'Linux'"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]

@@ -177,7 +177,7 @@ def test_penalties_and_bias_follow_the_formula():
     logits = np.arange(8.0).reshape(2, 4)
     found = penalize_counts(logits, [np.array([1, 1, 3]), np.array([], int)], 0.5, 0.25)
     np.testing.assert_array_equal(found, [[0, 1 - 1.25, 2, 3 - 0.75], [4, 5, 6, 7]])
-    np.testing.assert_array_equal(add_bias(logits, {0: -100, 2: 1.5}), logits + [-100, 0, 1.5, 0])
+    np.testing.assert_array_equal(add_bias(logits, {0: -100, 2: 1.5}), logits + np.array([-100, 0, 1.5, 0]))
     np.testing.assert_array_equal(logits, np.arange(8.0).reshape(2, 4))  # as it was
 
 

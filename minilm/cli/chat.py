@@ -75,7 +75,7 @@ def _converse(model, tokenizer, options: ChatArguments) -> int:
 
 def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], turn: int) -> str:
     """The model's answer, shown as it comes; oldest exchanges are dropped where the conversation becomes too long."""
-    from minilm.tokenization import StreamDecoder
+    from minilm.tokenization import StreamDecoder, end_tokens
 
     from .generate import fresh_seed, show
 
@@ -102,7 +102,7 @@ def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], turn
             top_k=options.top_k,
             top_p=options.top_p,
             repetition_penalty=options.repetition_penalty,
-            eos_token_id=_ends(model, tokenizer),
+            eos_token_id=end_tokens(model.config, tokenizer) or None,
             seed=fresh_seed() if options.seed is None else options.seed + turn,
             streamer=stream,
             tokenizer=tokenizer,
@@ -110,12 +110,3 @@ def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], turn
     parts.append(decoder.finish())
     show(parts[-1] + "\n")
     return "".join(parts).strip()
-
-
-def _ends(model, tokenizer) -> list[int] | None:
-    """The ids at which an answer ends: the config's, and the tokenizer's own where that is another."""
-    given = model.config.eos_token_id
-    ends = {given} if isinstance(given, int) else set(given or ())
-    if tokenizer.eos_token_id is not None:
-        ends.add(tokenizer.eos_token_id)
-    return sorted(ends) or None

@@ -16,6 +16,7 @@ VERBS = {
     "generate": "write text with a trained model",
     "embed": "write a vector for each line of a text, near those of lines that mean the same",
     "chat": "talk with a model that was trained on conversations",
+    "serve": "answer requests of OpenAI's HTTP interface with a model",
     "convert": "write a model, a GGUF file say, as a folder that transformers loads",
     "check": "verify on a trained model what must be true of every language model",
     "info": "show versions, devices and the machine's speed",

@@ -21,7 +21,7 @@ from minilm.tokenization import Tokenizer
 from .bert import Bert
 from .pretrained import PretrainedModel, read_config
 
-__all__ = ["SentenceEmbedder", "mean_pooling"]
+__all__ = ["SentenceEmbedder", "is_encoder", "mean_pooling"]
 
 POOLING = ("mean", "cls")  # the mean over all tokens, or what the first says
 _ENCODERS: dict[str, type[PretrainedModel]] = {"bert": Bert}
@@ -112,9 +112,12 @@ class SentenceEmbedder:
         """The vectors (N, C) of the texts. About `batch_tokens` tokens are computed at a time, none of them padding."""
         if isinstance(texts, str):
             raise TypeError("expected a sequence of texts, got one str; for one text: embedder([text])[0]")
+        return self.vectors(self._encode(texts), batch_tokens)
+
+    def vectors(self, ids: Sequence[np.ndarray], batch_tokens: int = 2048) -> np.ndarray:
+        """The vectors (N, C) of texts given as token ids, those around a text included: 1 to `max_length` of each."""
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is at least 1; got {batch_tokens}")
-        ids = self._encode(texts)
         places = np.cumsum([0, *(len(row) for row in ids)])
         result, start = np.empty((len(ids), self.model.config.hidden_size), next(self.model.parameters()).dtype), 0
         while start < len(ids):
@@ -141,6 +144,14 @@ class SentenceEmbedder:
             if len(row) > self.max_length:
                 ids[i] = self.tokenizer([texts[i]], truncation=True, max_length=self.max_length)["input_ids"][0]
         return ids
+
+
+def is_encoder(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one of the sentence-transformers library, or holds an encoder that can embed sentences."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        return (folder / "modules.json").is_file()
+    return read_config(folder).get("model_type") in _ENCODERS
 
 
 def _modules(folder: Path) -> tuple[Path, dict]:

@@ -7,8 +7,9 @@ library itself is imported when the first tokenizer is made, so that `import min
 
 from minilm.tokenization.batch import BatchEncoding
 from minilm.tokenization.chat import ChatTemplateError
+from minilm.tokenization.end_of_text import end_tokens
 from minilm.tokenization.recipe import TokenizerRecipe
 from minilm.tokenization.streaming import StreamDecoder
 from minilm.tokenization.tokenizer import Tokenizer
 
-__all__ = ["BatchEncoding", "ChatTemplateError", "StreamDecoder", "Tokenizer", "TokenizerRecipe"]
+__all__ = ["BatchEncoding", "ChatTemplateError", "StreamDecoder", "Tokenizer", "TokenizerRecipe", "end_tokens"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["END_OF_TEXT", "find_eos"]
+__all__ = ["END_OF_TEXT", "end_tokens", "find_eos"]
 
 END_OF_TEXT = "<|endoftext|>"
 # What published models call it, the likeliest first.
@@ -22,6 +22,13 @@ def find_eos(library, folder: Path) -> str | None:
             return name
     special = [token.content for token in library.get_added_tokens_decoder().values() if token.special]
     return special[0] if len(special) == 1 else None
+
+
+def end_tokens(config, tokenizer) -> list[int]:
+    """The ids at which a text ends: those of a model's config, and the tokenizer's own where that is another."""
+    given = getattr(config, "eos_token_id", None)
+    ends = {given} if isinstance(given, int) else set(given or ())
+    return sorted(ends | ({tokenizer.eos_token_id} - {None}))
 
 
 def _configured(path: Path) -> str | None:
