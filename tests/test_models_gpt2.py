@@ -52,6 +52,7 @@ def peer_of(model, transformers, folder):
         {"tie_word_embeddings": False},
         {"n_inner": 40, "activation_function": "relu", "layer_norm_epsilon": 1e-3},
         {"scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu"},
+        {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
         {"scale_attn_weights": False, "n_head": 1},
     ],
     ids=lambda changes: "-".join(changes) or "plain",
@@ -232,6 +233,32 @@ def test_the_files_that_are_written(tmp_path):
     assert load_weights(folder / "model.safetensors")["transformer.wte.weight"].dtype.name == "bfloat16"
 
 
+def test_attention_in_float32_for_half_precision():
+    """Scores so large that bfloat16 can't tell the keys apart: upcast, they are told apart."""
+    ids = tokens(2, 12)
+    plain, upcast = tiny(), tiny(reorder_and_upcast_attn=True)
+    for model in (plain, upcast):
+        model.load_state_dict(tiny().state_dict())
+    np.testing.assert_array_equal(plain(ids).logits.data, upcast(ids).logits.data)  # nothing to do in float32
+    attention = upcast.transformer.h[0].attn.to("bfloat16")
+    x = minilm.tensor(minilm.backend.Generator(0).normal((2, 12, TINY["n_embd"]))).to("bfloat16")
+    qkv = attention.c_attn(x).numpy().astype(np.float32)
+    exact = minilm.ops.packed_self_attention(qkv, TINY["n_head"], causal=True).astype(x.dtype)
+    expected = attention.c_proj(minilm.tensor(exact)).numpy()
+    np.testing.assert_array_equal(attention(x, {}, None).numpy(), expected)
+    cache = minilm.nn.KeyValueCache(1)
+    with minilm.no_grad():
+        np.testing.assert_array_equal(attention(x, {}, cache).numpy(), expected)
+        assert (
+            cache.append(0, *[minilm.tensor(np.zeros((2, TINY["n_head"], 1, 8), np.float32))] * 2)[0].dtype
+            == np.float32
+        )
+    with minilm.autocast("bfloat16"):
+        out = upcast(ids, targets=ids)
+    out.loss.backward()
+    assert upcast.transformer.h[1].attn.c_attn.weight.grad.dtype == np.float32
+
+
 # The config.
 
 
@@ -254,7 +281,7 @@ def test_a_config_that_we_cannot_honour_is_refused(changes, message):
 
 
 def test_keys_that_change_nothing_are_left_out():
-    others = {"add_cross_attention": False, "reorder_and_upcast_attn": True, "summary_type": "mean", "use_cache": True}
+    others = {"add_cross_attention": False, "summary_type": "mean", "use_cache": True}
     assert GPT2Config.from_dict({**TINY, **others}) == GPT2Config(**TINY)
     assert dataclasses.asdict(GPT2Config())["n_embd"] == 768
 

@@ -1,4 +1,4 @@
-"""`minilm check`: what must be true of a language model, verified on one."""
+"""`minilm check`: what must be true of a model of text, verified on one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class CheckArguments:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns 0 if every property holds, else 1."""
-    description = "Verify on a trained model what must be true of every language model; exit status 1 if it is not."
+    description = "Verify on a model what must be true of every model of its kind; exit status 1 if it is not."
     options = parse(CheckArguments, arguments, "check", description, positional="required")
 
     from minilm.evaluation import check_model
 
-    from .loading import load_generator
+    from .loading import load_alone
 
-    model, _ = load_generator(options.run, options.device, "fp32")
+    model = load_alone(options.run, options.device, "fp32")
     print(f"{type(model).__name__} with {model.n_parameters:,} parameters, {options.run}")
     results = check_model(
         model, length=options.length, seed=options.seed, report=lambda result: print(result, flush=True)

@@ -15,7 +15,7 @@ from minilm.training import RunFolder
 
 from .errors import UsageError, as_usage_error
 
-__all__ = ["find", "load", "load_generator", "usable_device"]
+__all__ = ["find", "load", "load_alone", "load_generator", "usable_device"]
 
 
 def load(path: str, device: str, weights: str | None = None):
@@ -26,10 +26,21 @@ def load(path: str, device: str, weights: str | None = None):
         if place.is_file():
             metadata, tensors = read_gguf(place)  # once, for both
             return build_gguf(metadata, tensors, weights or "keep", place).to(device), Tokenizer.from_gguf(metadata)
-        model = load_model(place, weights)
-        if (place / "ema.safetensors").is_file():  # a checkpoint of a run that averages its weights
-            model.load_state_dict(load_weights(place / "ema.safetensors"), strict=False)
-        return model.to(device), _tokenizer(place)
+        return _model(place, weights).to(device), _tokenizer(place)
+
+
+def load_alone(path: str, device: str, weights: str | None = None):
+    """The model without a tokenizer, which its folder need not have."""
+    device = usable_device(device)
+    with as_usage_error():
+        return _model(find(path), weights).to(device)
+
+
+def _model(place: Path, weights: str | None):
+    model = load_model(place, weights)
+    if place.is_dir() and (place / "ema.safetensors").is_file():  # a checkpoint of a run that averages its weights
+        model.load_state_dict(load_weights(place / "ema.safetensors"), strict=False)
+    return model
 
 
 def load_generator(path: str, device: str, weights: str | None = None):

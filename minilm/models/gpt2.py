@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilm import nn, ops
+from minilm.autograd import autocast
 from minilm.backend import Generator, to_numpy
 from minilm.nn.cache import KeyValueCache
 
@@ -25,8 +26,9 @@ __all__ = ["GPT2", "GPT2Config"]
 class GPT2Config(Config):
     """The shape of a GPT-2; the defaults are the smallest published model's (124M parameters).
 
-    transformers' `reorder_and_upcast_attn` is not among the keys: it only says how half precision is avoided. Raises
-    ValueError for sizes that do not fit, probabilities outside [0, 1] and unknown activations.
+    With `reorder_and_upcast_attn` attention is computed in float32 where the model, or `autocast`, is in half precision
+    (Mistral's GPT-2 was trained so). Raises ValueError for sizes that do not fit, probabilities outside [0, 1] and
+    unknown activations.
     """
 
     vocab_size: int = 50257
@@ -43,6 +45,7 @@ class GPT2Config(Config):
     initializer_range: float = 0.02
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -73,23 +76,28 @@ class Attention(nn.Module):
             self.scale /= layer + 1
         self.c_attn = nn.Conv1D(width, 3 * width, config.initializer_range, generator)
         self.c_proj = nn.Conv1D(width, width, residual_std(config), generator)
-        self.attn_pdrop = config.attn_pdrop
+        self.attn_pdrop, self.upcast = config.attn_pdrop, config.reorder_and_upcast_attn
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None, attentions: list | None = None):  # x: (B, T, C)
         dropout = self.attn_pdrop if self.training else 0.0
         settings = {"causal": True, "scale": self.scale, **mask}
         qkv = self.c_attn(x)
+        if self.upcast and qkv.dtype.itemsize == 2:
+            with autocast(None):
+                y = self._attend(ops.astype(qkv, "float32"), dropout, settings, cache, attentions)
+            return self.resid_dropout(self.c_proj(ops.astype(y, qkv.dtype)))
+        return self.resid_dropout(self.c_proj(self._attend(qkv, dropout, settings, cache, attentions)))
+
+    def _attend(self, qkv, dropout: float, settings: dict, cache: KeyValueCache | None, attentions: list | None):
         if cache is None and attentions is None:
-            y = ops.packed_self_attention(qkv, self.n_head, dropout_p=dropout, **settings)
-        else:
-            q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(qkv, 3, axis=2))
-            if cache is not None:
-                k, v, settings = cache.attend(self.layer, k, v, settings)
-            if attentions is not None:
-                attentions.append(ops.attention_weights(q, k, **settings))
-            y = ops.join_heads(ops.scaled_dot_product_attention(q, k, v, dropout_p=dropout, **settings))
-        return self.resid_dropout(self.c_proj(y))
+            return ops.packed_self_attention(qkv, self.n_head, dropout_p=dropout, **settings)
+        q, k, v = (ops.split_heads(part, self.n_head) for part in ops.split(qkv, 3, axis=2))
+        if cache is not None:
+            k, v, settings = cache.attend(self.layer, k, v, settings)
+        if attentions is not None:
+            attentions.append(ops.attention_weights(q, k, **settings))
+        return ops.join_heads(ops.scaled_dot_product_attention(q, k, v, dropout_p=dropout, **settings))
 
 
 class MLP(nn.Module):

@@ -28,7 +28,13 @@ def step_through_layers(model, x: Tensor, rotary: tuple, mask: dict, cache) -> T
     """x (1, 1, C) after `model.layers`, its keys and values in the cache; None, and nothing done, where it can't."""
     if type(cache) is not KeyValueCache or not len(cache) or mask or x.shape[:2] != (1, 1):
         return None
-    if state.recording or state.trace is not None or state.anomaly or type(x.data) is not np.ndarray:
+    if (
+        state.recording
+        or state.trace is not None
+        or state.anomaly
+        or state.autocast is not None
+        or type(x.data) is not np.ndarray
+    ):
         return None
     config = model.layers[0].self_attn
     arrays = _arrays(model.layers)
