@@ -23,6 +23,11 @@ using i64 = long long;
     type* name = reinterpret_cast<type*>(dynamic_shared)
 #endif
 
+#ifndef INFINITY  // which C++ has in a header
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
+#endif
+
 // Stored in 16 bits, computed with in float.
 struct f16 {
     u16 bits;

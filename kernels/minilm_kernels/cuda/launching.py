@@ -8,7 +8,17 @@ import numpy as np
 
 from .program import Program, scalar_name
 
-__all__ = ["PACK_BYTES", "address", "contiguous", "pack_width", "program", "row_threads"]
+__all__ = [
+    "DTYPES",
+    "PACK_BYTES",
+    "address",
+    "contiguous",
+    "launch_flat",
+    "pack_width",
+    "program",
+    "row_threads",
+    "same_phase",
+]
 
 PACK_BYTES = 16  # of one load or store
 DTYPES = "float32", "float16", "bfloat16"  # that every kernel takes, if it doesn't say otherwise
@@ -39,6 +49,16 @@ def pack_width(columns: int, *arrays) -> int:
 def row_threads(packs: int, most: int = 256) -> int:
     """The threads of a block that works on a row of so many packs: whole warps."""
     return min(most, -(-max(packs, 1) // 32) * 32)
+
+
+def same_phase(*arrays) -> np.bool_:
+    """Whether all arrays, but for those that are None, are as far past a multiple of a pack's bytes as each other."""
+    return np.bool_(len({address(array) % PACK_BYTES for array in arrays if array is not None}) <= 1)
+
+
+def launch_flat(kernel, count: int, width: int, args: tuple) -> None:
+    """Launches a kernel of blocks of 256 threads for `count` elements, `width` a thread; its last argument is count."""
+    kernel(-(-count // (256 * width)), 256, (*args, np.int64(count)))
 
 
 def contiguous(xp, *arrays) -> tuple:

@@ -1,0 +1,52 @@
+// Cross-entropy of a row of logits, and its gradient, by one block: the row is read once, and again for the gradient.
+#include "rows.cuh"
+
+// `given` (or null) is a row's logsumexp where it is known; else it is computed. What is not wanted of losses, logsumexp
+// and dlogits is null; dlogits may be the logits. A target that names no class makes the row's results NaN: to raise an
+// error the host would have to wait for the card.
+extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* logits, const i64* targets,
+                                                                const SCALAR* g, const SCALAR* given, SCALAR* losses,
+                                                                SCALAR* logsumexp_out, SCALAR* dlogits, int columns,
+                                                                i64 ignore_index, float smoothing, bool packed) {
+    __shared__ float scratch[16];
+    const i64 start = i64(blockIdx.x) * columns, target = targets[blockIdx.x];
+    const bool counted = target != ignore_index, wrong = counted && (target < 0 || target >= columns);
+    const SCALAR* row = logits + start;
+
+    float logsumexp;
+    if (given) {
+        logsumexp = to_float(given[blockIdx.x]);
+    } else {
+        RunningSum running;
+        float sum = 0;
+        for_each_pack(row, columns, packed, [&](auto& x, int) {
+            running.add(x);
+            if (smoothing != 0)
+                for (float number : x) sum += number;
+        });
+        running.combine(scratch);
+        logsumexp = logf(running.sum) + running.shift();
+        if (smoothing != 0) sum = block_sum(sum, scratch);
+        if (threadIdx.x == 0) {
+            float loss = 0;
+            if (wrong) loss = NAN;
+            else if (counted) loss = logsumexp - (1 - smoothing) * to_float(row[target]);
+            if (counted && smoothing != 0) loss -= smoothing * (sum / columns);
+            if (losses) losses[blockIdx.x] = from_float<SCALAR>(loss);
+            if (logsumexp_out) logsumexp_out[blockIdx.x] = from_float<SCALAR>(logsumexp);
+        }
+    }
+    if (!dlogits) return;
+    __syncthreads();  // the gradient may take the logits' place, of which the first thread reads the target's
+    const float arriving = wrong ? NAN : to_float(g[blockIdx.x]), spread = smoothing / columns;
+    for_each_pack(row, columns, packed, [&](auto& x, int first) {
+        constexpr int N = sizeof(x) / sizeof(float);
+        float d[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            const float hit = first + j == target ? 1 - smoothing : 0;
+            d[j] = counted ? (expf(x[j] - logsumexp) - hit - spread) * arriving : 0;
+        }
+        store_pack(dlogits + start, first, d);
+    });
+}

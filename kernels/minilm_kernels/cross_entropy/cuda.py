@@ -1,0 +1,45 @@
+"""cross_entropy for CUDA, with or without its gradient in the same launch.
+
+A target that names no class makes its row's loss and gradient NaN instead of raising: the host would have to wait for
+the card to know of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..cuda.launching import DTYPES, contiguous, program, row_threads, same_phase
+from ..registry import array_module, register
+
+__all__ = ["loss_and_gradient"]
+
+
+@register("cross_entropy", name="cuda", device="cuda", dtypes=DTYPES)
+def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
+    xp = array_module(logits)
+    losses, logsumexp = (xp.empty(len(logits), logits.dtype) for _ in range(2))
+    (logits,) = contiguous(xp, logits)
+    loss_and_gradient(logits, targets, None, None, losses, logsumexp, None, ignore_index, label_smoothing)
+    return losses, logsumexp
+
+
+@register("cross_entropy_backward", name="cuda", device="cuda", dtypes=DTYPES)
+def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label_smoothing):
+    xp = array_module(logits)
+    g, logits, logsumexp = contiguous(xp, g, logits, logsumexp)
+    dlogits = xp.empty(logits.shape, logits.dtype)
+    # Of 16 bits, logsumexp is off by percents of a probability, and is computed anew.
+    given = logsumexp if logits.itemsize == 4 else None
+    loss_and_gradient(logits, targets, g, given, None, None, dlogits, ignore_index, label_smoothing)
+    return dlogits
+
+
+def loss_and_gradient(logits, targets, g, given, losses, logsumexp, dlogits, ignore_index, label_smoothing) -> None:
+    """Launches the kernel, which has what is None of its results left out; arrays but targets are contiguous."""
+    xp = array_module(logits)
+    rows, columns = logits.shape
+    targets = xp.ascontiguousarray(targets, dtype=np.int64)
+    kernel = program(__file__, "cross_entropy.cu", logits.dtype).kernel("cross_entropy")
+    settings = np.int32(columns), np.int64(ignore_index), np.float32(label_smoothing), same_phase(logits, dlogits)
+    threads = row_threads(columns * logits.itemsize // 16, most=512)
+    kernel(rows, threads, (logits, targets, g, given, losses, logsumexp, dlogits, *settings))
