@@ -13,7 +13,8 @@
 //   emulator::barrier(id, count)          a named barrier of `count` threads (bar.sync); 0 is __syncthreads'
 //   emulator::current->number             the thread's number in its block; emulator::block_count how many blocks have been started, ever
 //   emulator::fail(text)                  ends the launch with an error: what PTX calls undefined is an error here
-#pragma once
+#ifndef MINILM_EMULATOR  // not `#pragma once`, for this file is compiled by itself
+#define MINILM_EMULATOR
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -273,3 +274,4 @@ inline bool run(const unsigned* grid_size, const unsigned* block_size, size_t sh
 #include "sm90_host.h"
 #endif
 #include "kernels.h"
+#endif

@@ -27,7 +27,7 @@ from minilm_kernels.cuda import compiler, program, tensor_map
 
 HERE = Path(__file__).parent
 FLAGS = [
-    *("-x", "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
+    *("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-Winvalid-pch"),
     *("-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-ffp-contract=off"),
     *("-fsanitize=alignment,bounds-strict,integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"),
     *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused", "-DMINILM_HOST"),
@@ -95,19 +95,29 @@ def missing() -> str | None:
 def _library(folder: Path, path: Path, defines: tuple) -> ctypes.CDLL:
     """The source compiled for the host."""
     names = _KERNEL.findall("\n".join(file.read_text() for file in compiler.sources(path)))
-    macros = [f"-D{name}={value}" for name, value in defines]
-    out = folder / f"{path.stem}-{hashlib.sha256(repr((str(path), defines)).encode()).hexdigest()[:16]}"
+    macros = "".join(f"#define {name} {value}\n" for name, value in defines)
     kernels = "".join(f"MINILM_KERNEL({name})\n" for name in names)
-    out.with_suffix(".cpp").write_text(f'#include "{path}"\n{kernels}')
-    includes = [f"-I{HERE}", f"-I{path.parent}", f"-I{compiler.HEADERS}", "-include", "emulator.h"]
-    done = subprocess.run(
-        ["g++", *FLAGS, *macros, *includes, str(out.with_suffix(".cpp")), "-o", str(out.with_suffix(".so"))],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise KernelError(f"g++ does not compile {path} with {' '.join(macros)}:\n{done.stderr[:6000]}")
+    out = folder / f"{path.stem}-{hashlib.sha256(repr((str(path), defines)).encode()).hexdigest()[:16]}"
+    out.with_suffix(".cpp").write_text(f'{macros}#include "{path}"\n{kernels}')
+    includes = [f"-I{_precompiled(folder)}", f"-I{path.parent}", f"-I{compiler.HEADERS}", "-include", "emulator.h"]
+    arguments = ["-x", "c++", "-shared", *includes, str(out.with_suffix(".cpp")), "-o", str(out.with_suffix(".so"))]
+    _compile(arguments, f"{path} with {dict(defines)}")
     return ctypes.CDLL(str(out.with_suffix(".so")))
+
+
+@cache
+def _precompiled(folder: Path) -> Path:
+    """A folder with the emulator's header as g++ reads it fastest: most of what it takes to compile a kernel."""
+    place = folder / "precompiled"
+    place.mkdir()
+    _compile(["-x", "c++-header", str(HERE / "emulator.h"), "-o", str(place / "emulator.h.gch")], "the emulator")
+    return place
+
+
+def _compile(arguments: list[str], what: str) -> None:
+    done = subprocess.run(["g++", *FLAGS, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise KernelError(f"g++ does not compile {what}:\n{done.stderr[:6000]}")
 
 
 def _launch(run, name, codes, grid, block, args, shared_bytes, descending) -> None:
@@ -132,11 +142,9 @@ def _launch(run, name, codes, grid, block, args, shared_bytes, descending) -> No
         elif arg is None:
             value = ctypes.c_void_p(None)
         else:
-            value = np.zeros(arg.nbytes + 64, np.uint8)  # structs may ask for an address that is a multiple of 64
-            value = value[-value.ctypes.data % 64 :][: arg.nbytes]
-            value[:] = np.frombuffer(arg.tobytes(), np.uint8)
+            value = ctypes.create_string_buffer(arg.tobytes())
         keep.append(value)
-        pointers.append(value.ctypes.data if isinstance(value, np.ndarray) else ctypes.addressof(value))
+        pointers.append(ctypes.addressof(value))
     table = (ctypes.c_void_p * len(pointers))(*pointers)
     sizes = [(ctypes.c_uint * 3)(*three) for three in (grid, block)]
     error = run(*sizes, ctypes.c_size_t(shared_bytes), table, ctypes.c_int(descending))
