@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import pytest
 from minilm_kernels import registry
-from minilm_kernels.bench.checking import cases, check, dtypes
+from minilm_kernels.bench.checking import cases, check
 from minilm_kernels.bench.workload import workload, workloads
+from minilm_kernels.cuda.launching import DTYPES
 
 FOUND = [
     pytest.param(name, mode, dtype, id=f"{operation}-{dtype}")
@@ -21,7 +22,7 @@ FOUND = [
     for mode, operation in found.passes().items()
     for entry in registry.implementations(operation)
     if entry.name == "cuda"
-    for dtype in dtypes(entry)
+    for dtype in sorted(entry.dtypes or DTYPES)
 ]
 
 

@@ -44,7 +44,7 @@ class Program:
         *,
         specific: bool = False,
     ) -> None:
-        self.path = Path(beside).parent / source
+        self.path = (Path(beside).parent / source).resolve()
         self.defines, self.options, self.specific = dict(defines or {}), tuple(options), specific
 
     def kernel(self, name: str) -> Kernel:
