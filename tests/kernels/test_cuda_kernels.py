@@ -9,11 +9,20 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import minilm_kernels
+import numpy as np
 import pytest
 from minilm_kernels import registry
+from minilm_kernels.adamw import cuda as adamw_cuda
 from minilm_kernels.bench.checking import cases, check
+from minilm_kernels.bench.problem import Problem
 from minilm_kernels.bench.workload import workload, workloads
+from minilm_kernels.cross_entropy import cuda as cross_entropy_cuda
 from minilm_kernels.cuda.launching import DTYPES
+from minilm_kernels.dropout import cuda as dropout_cuda
+from minilm_kernels.embedding import cuda as embedding_cuda
+from minilm_kernels.global_norm import cuda as global_norm_cuda
+from minilm_kernels.layer_norm import cuda as norm_cuda
 
 FOUND = [
     pytest.param(name, mode, dtype, id=f"{operation}-{dtype}")
@@ -26,7 +35,7 @@ FOUND = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def numpy_arrays_for_cuda(monkeypatch):
     """The registry takes NumPy arrays for a GPU's, so that implementations for CUDA run on them."""
     registry._candidates.cache_clear()
@@ -41,6 +50,7 @@ def _wider(name, case):
     return replace(case, parameters={**case.parameters, sizes[-1]: 8 * min(case.parameters[sizes[-1]], 40)})
 
 
+@pytest.mark.usefixtures("numpy_arrays_for_cuda")
 @pytest.mark.parametrize(("name", "mode", "dtype"), FOUND)
 def test_awkward_cases(emulated, name, mode, dtype):
     found = workload(name)
@@ -54,6 +64,90 @@ def test_awkward_cases(emulated, name, mode, dtype):
     assert checked > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "mode", "dtype"), FOUND)
+def test_awkward_cases_on_a_gpu(name, mode, dtype):
+    import cupy
+
+    def moved(value, to):
+        if isinstance(value, (tuple, list)):
+            return type(value)(moved(item, to) for item in value)
+        return to(value) if hasattr(value, "dtype") and hasattr(value, "strides") else value
+
+    found = workload(name)
+    for case in cases(found):
+        for each in (case, _wider(name, case)):
+            problem = Problem(found, mode, each.parameters, dtype, each.seed, each.layout)
+            inputs = problem.fresh()
+            args = moved(inputs.args, cupy.asarray)
+            try:
+                returned = found.function(mode)(*args, **inputs.settings, implementation="cuda")
+            except registry.Refused:
+                continue
+            results = moved(found.results(returned, args), cupy.asnumpy)
+            assert problem.verdict(results).ok, f"{each}: {problem.verdict(results).fault}"
+
+
 def test_every_hot_operation_has_a_cuda_kernel():
     there = {re.sub("-.*", "", param.id) for param in FOUND}
-    assert there >= {"layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"}
+    both_ways = (
+        "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy softmax lstm_cell gru_cell"
+    )
+    one_way = (
+        "cross_entropy_with_gradient embedding_backward adamw global_norm dropout dequantize quantized_matmul add_bias"
+    )
+    assert there == {*both_ways.split(), *(f"{name}_backward" for name in both_ways.split()), *one_way.split()}
+
+
+@pytest.mark.parametrize(("size", "p"), [(1, 0.5), (7, 0.1), (1030, 0.3), (64, 1.0)])
+def test_dropout_drops_the_same_elements(emulated, size, p):
+    x, settings = np.ones(size, np.float16), {"p": p, "seed": 2**63 + 5, "offset": 2**40 + 1}
+    with emulated():
+        y = dropout_cuda.dropout(x, **settings)
+    np.testing.assert_array_equal(y, minilm_kernels.dropout(x, **settings, implementation="reference").astype(x.dtype))
+
+
+def test_a_wrong_target_gives_nan(emulated, rng):
+    logits = rng.standard_normal((5, 70)).astype(np.float32)
+    targets, g = np.array([3, 70, -100, -1, 69]), np.ones(5, np.float32)
+    settings = {"ignore_index": -100, "label_smoothing": 0.1}
+    with emulated():
+        losses, logsumexp = cross_entropy_cuda.cross_entropy(logits, targets, **settings)
+        dlogits = cross_entropy_cuda.cross_entropy_backward(g, logits, targets, logsumexp, **settings)
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False, True, False])
+    np.testing.assert_array_equal(np.isnan(dlogits).all(axis=1), [False, True, False, True, False])
+    assert not dlogits[2].any()
+
+
+def test_a_wrong_index_gives_nan(emulated):
+    out = np.zeros((4, 3), np.float32)
+    with emulated():
+        embedding_cuda.embedding_backward(np.ones((4, 3), np.float32), np.array([4, 1, -7, 1]), out)
+    np.testing.assert_array_equal(out[:, 0], [np.nan, 2, 0, np.nan])
+
+
+def test_the_same_bits_in_any_order_of_threads(emulated, rng):
+    x, g = (rng.standard_normal((70, 96)).astype(np.float32) for _ in range(2))
+    indices = rng.integers(0, 5, 70)
+    found = []
+    for descending in (False, True):
+        with emulated(descending=descending):
+            y, mean, rstd = norm_cuda.layer_norm(x, x[0], x[1], eps=1e-5)
+            gradients = norm_cuda.layer_norm_backward(g, x, x[0], mean, rstd, needs=(True, True, True))
+            table = embedding_cuda.embedding_backward(g, indices, np.zeros((5, 96), np.float32))
+            norm = global_norm_cuda.norm_on_card([x, g, x[:3]])
+        found.append([array.tobytes() for array in (y, mean, rstd, *gradients, table, norm)])
+    assert found[0] == found[1]
+
+
+def test_a_step_takes_its_scalars_from_the_card(emulated, rng):
+    settings = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "step": 2, "decoupled": True}
+    values = adamw_cuda.scalars(**settings, grad_scale=0.5)
+    found = []
+    for given in (values, np.array(values, np.float32)):
+        lists = [[np.abs(draw)] for draw in np.random.default_rng(0).standard_normal((4, 9000)).astype(np.float32)]
+        with emulated() as emulator:
+            adamw_cuda.update(*lists, given)
+        assert emulator.launches == ["adamw"]
+        found.append([array.tobytes() for (array,) in lists])
+    assert found[0] == found[1]
