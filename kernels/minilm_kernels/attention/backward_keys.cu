@@ -34,8 +34,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys(co
     const int stop_head = begin < end ? (key_head + 1) * p.group : 0;
 
     const auto load = [&](int h, int t, int stage) {
-        load_tile<BLOCK_M>(stages + 2 * stage * TILE, p.q.at(b, h, t), p.q.row, p.T - t, p.head_size);
-        load_tile<BLOCK_M>(stages + (2 * stage + 1) * TILE, p.g.at(b, h, t), p.g.row, p.T - t, p.head_size);
+        load_tile<BLOCK_M>(stages + 2 * stage * TILE, own_chunk(p.q, b, h, t), p.q.row, p.T - t, p.head_size);
+        load_tile<BLOCK_M>(stages + (2 * stage + 1) * TILE, own_chunk(p.g, b, h, t), p.g.row, p.T - t, p.head_size);
         for (int i = threadIdx.x; i < BLOCK_M / 2; i += THREADS) {  // four numbers each, of two rows of BLOCK_M
             const int which = i / (BLOCK_M / 4), at = i % (BLOCK_M / 4) * 4;
             const float* from = p.rows + (i64(which) * p.B * p.H + i64(b) * p.H + h) * p.padded + t + at;
@@ -43,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys(co
         }
         cp_async_commit();
     };
-    load_tile<BLOCK_N>(k, p.k.at(b, key_head, first), p.k.row, p.S - first, p.head_size);
-    load_tile<BLOCK_N>(v, p.v.at(b, key_head, first), p.v.row, p.S - first, p.head_size);
+    load_tile<BLOCK_N>(k, own_chunk(p.k, b, key_head, first), p.k.row, p.S - first, p.head_size);
+    load_tile<BLOCK_N>(v, own_chunk(p.v, b, key_head, first), p.v.row, p.S - first, p.head_size);
     int h = key_head * p.group, t = begin, stage = 0;
     if (h < stop_head) load(h, t, 0);
 

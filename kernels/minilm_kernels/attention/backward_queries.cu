@@ -23,15 +23,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries
     const Range top = visible(p, b, first), bottom = visible(p, b, min(first + BLOCK_M, p.T) - 1);
     for (int row = threadIdx.x; row < BLOCK_M; row += THREADS) ranges[row] = visible(p, b, min(first + row, p.T - 1));
 
-    const Scalar *keys = p.k.at(b, h / p.group, 0), *values = p.v.at(b, h / p.group, 0);
-    const auto load = [&](int key, int stage) {
-        load_tile<BLOCK_N>(stages + 2 * stage * TILE, keys + key * p.k.row, p.k.row, p.S - key, p.head_size);
-        load_tile<BLOCK_N>(stages + (2 * stage + 1) * TILE, values + key * p.v.row, p.v.row, p.S - key, p.head_size);
-        cp_async_commit();
-    };
     const int begin = top.first / BLOCK_N * BLOCK_N, end = bottom.stop;
-    load_tile<BLOCK_M>(q, p.q.at(b, h, first), p.q.row, p.T - first, p.head_size);
-    load_tile<BLOCK_M>(g, p.g.at(b, h, first), p.g.row, p.T - first, p.head_size);
+    const Scalar *keys = own_chunk(p.k, b, h / p.group, begin), *values = own_chunk(p.v, b, h / p.group, begin);
+    const auto load = [&](int key, int stage) {
+        load_tile<BLOCK_N>(stages + 2 * stage * TILE, keys, p.k.row, p.S - key, p.head_size);
+        load_tile<BLOCK_N>(stages + (2 * stage + 1) * TILE, values, p.v.row, p.S - key, p.head_size);
+        cp_async_commit();
+        keys += BLOCK_N * p.k.row;
+        values += BLOCK_N * p.v.row;
+    };
+    load_tile<BLOCK_M>(q, own_chunk(p.q, b, h, first), p.q.row, p.T - first, p.head_size);
+    load_tile<BLOCK_M>(g, own_chunk(p.g, b, h, first), p.g.row, p.T - first, p.head_size);
     if (begin < end) load(begin, 0);
 
     float logsumexp[2 * M], product[2 * M];  // of each of a lane's rows: in base 2, and rowsum(g * out)

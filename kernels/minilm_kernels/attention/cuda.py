@@ -156,9 +156,9 @@ def _problem(
 def _launch(kernel, problem, macros, dtype, heads, batch, blocks):
     """Runs a kernel on `blocks(tiles)` blocks for each head of each batch row."""
     plain = not any(macros.values())
-    chosen = _chosen(kernel, int(problem["head_size"]), dtype.itemsize, plain, device_properties().shared_bytes)
-    head_size, sizes, shared_bytes = chosen
-    run = _kernel(kernel, scalar_name(dtype), head_size, sizes, tuple(macros.items()))
+    D = int(problem["head_size"])
+    head_size, sizes, shared_bytes = _chosen(kernel, D, dtype.itemsize, plain, device_properties().shared_bytes)
+    run = _kernel(kernel, scalar_name(dtype), head_size, head_size != D, sizes, tuple(macros.items()))
     run((blocks(sizes), heads, batch), sizes.threads, (problem[()],), shared_bytes)
 
 
@@ -170,8 +170,9 @@ def _chosen(kernel, head_size, itemsize, plain, shared_bytes):
 
 
 @cache
-def _kernel(kernel, scalar, head_size, sizes, macros):
-    defines = {"SCALAR": scalar, "HEAD_SIZE": head_size, **sizes.defines, **{name: int(on) for name, on in macros}}
+def _kernel(kernel, scalar, head_size, narrow, sizes, macros):
+    macros = {name: int(on) for name, on in (*macros, ("NARROW", narrow))}
+    defines = {"SCALAR": scalar, "HEAD_SIZE": head_size, **sizes.defines, **macros}
     return Program(__file__, f"{kernel}.cu", defines).kernel(f"attention_{kernel}")
 
 

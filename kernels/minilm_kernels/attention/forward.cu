@@ -27,10 +27,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Pr
     const Range top = visible(p, b, first), bottom = visible(p, b, min(first + BLOCK_M, p.T) - 1);
     for (int row = threadIdx.x; row < BLOCK_M; row += THREADS) ranges[row] = visible(p, b, min(first + row, p.T - 1));
 
-    const Scalar *keys = p.k.at(b, h / p.group, 0), *values = p.v.at(b, h / p.group, 0);
     const int begin = top.first / BLOCK_N * BLOCK_N, end = bottom.stop;
-    load_tile<BLOCK_M>(q, p.q.at(b, h, first), p.q.row, p.T - first, p.head_size);
-    if (begin < end) load_tile<BLOCK_N>(k, keys + begin * p.k.row, p.k.row, p.S - begin, p.head_size);
+    const Scalar *keys = own_chunk(p.k, b, h / p.group, begin), *values = own_chunk(p.v, b, h / p.group, begin);
+    load_tile<BLOCK_M>(q, own_chunk(p.q, b, h, first), p.q.row, p.T - first, p.head_size);
+    if (begin < end) load_tile<BLOCK_N>(k, keys, p.k.row, p.S - begin, p.head_size);
     cp_async_commit();
 
     const Modifier modifier(p, b, h);
@@ -44,8 +44,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Pr
     for (int key = begin; key < end; key += BLOCK_N) {
         cp_async_wait<0>();
         __syncthreads();  // k is here, and nobody reads v any more
-        load_tile<BLOCK_N>(v, values + key * p.v.row, p.v.row, p.S - key, p.head_size);
+        load_tile<BLOCK_N>(v, values, p.v.row, p.S - key, p.head_size);
         cp_async_commit();
+        values += BLOCK_N * p.v.row;
 
         Sums<M, N> scores;
         clear(scores);
@@ -98,8 +99,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Pr
         cp_async_wait<0>();
         __syncthreads();  // v is here, and nobody reads k any more
         if (key + BLOCK_N < end) {
-            const int next = key + BLOCK_N;
-            load_tile<BLOCK_N>(k, keys + next * p.k.row, p.k.row, p.S - next, p.head_size);
+            keys += BLOCK_N * p.k.row;
+            load_tile<BLOCK_N>(k, keys, p.k.row, p.S - key - BLOCK_N, p.head_size);
             cp_async_commit();
         }
         add_product(out, weights, v, 0);

@@ -1,7 +1,7 @@
 // What the attention kernels are given, and which keys each query may see.
 //
 // Macros: SCALAR (float, f16 or bf16), HEAD_SIZE (32, 64, ... 256: the width of the tiles; the heads themselves may be
-// narrower), BLOCK_M queries and BLOCK_N keys to a tile, WARPS to a block; SOFT_CAP, BIAS, ALIBI, DROPOUT and ANY_SCALE
+// narrower: NARROW), BLOCK_M queries and BLOCK_N keys to a tile, WARPS to a block; SOFT_CAP, BIAS, ALIBI, DROPOUT and ANY_SCALE
 // where a setting is in use, so that what is not in use costs nothing.
 #pragma once
 #include "common.cuh"
@@ -17,6 +17,9 @@
 #endif
 #ifndef DROPOUT
 #define DROPOUT 0
+#endif
+#ifndef NARROW  // heads narrower than the tiles
+#define NARROW 0
 #endif
 #ifndef ANY_SCALE  // a scale of zero or below, with which the largest product is not the largest score
 #define ANY_SCALE 0

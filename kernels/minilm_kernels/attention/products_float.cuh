@@ -15,18 +15,18 @@ struct Left<float, M, K> {
 template <int M, int N>
 __device__ __forceinline__ void add_product_of_rows(Sums<M, N>& sums, const float* a, int a_row, const float* b) {
     using Four = Pack<float, 4>;
-    const float* from_a = a + a_row * HEAD_SIZE;
-#pragma unroll 2
+    const int at_a = place(a_row + row_of(0), 0), at_b[2] = {place(column_of(0, 0), 0), place(column_of(0, 1), 0)};
+#pragma unroll 1
     for (int k = 0; k < CHUNKS; ++k) {
         Four x[2 * M];
 #pragma unroll
         for (int slot = 0; slot < 2 * M; ++slot)
-            x[slot] = *reinterpret_cast<const Four*>(from_a + place(row_of(slot), k));
+            x[slot] = *reinterpret_cast<const Four*>(a + onward(at_a, k) + 8 * slot * HEAD_SIZE);
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const Four y = *reinterpret_cast<const Four*>(b + place(column_of(n, j), k));
+                const Four y = *reinterpret_cast<const Four*>(b + onward(at_b[j], k) + 8 * n * HEAD_SIZE);
 #pragma unroll
                 for (int slot = 0; slot < 2 * M; ++slot) {
                     float four = x[slot].at[0] * y.at[0];  // a sum of its own: fewer roundings of a large one
@@ -44,7 +44,7 @@ template <int M, int N, int K>
 __device__ __forceinline__ void add_product(
     Sums<M, N>& sums, const Left<float, M, K>& left, const float* b, int column) {
     using Two = Pack<float, 2>;
-    const int lane = lane_id();
+    const int lane = lane_id(), at_b = place(0, lane % 4 / 2) + lane % 2 * 2 + column;
 #pragma unroll
     for (int k = 0; k < 2 * K; ++k)
 #pragma unroll
@@ -56,8 +56,8 @@ __device__ __forceinline__ void add_product(
                     ALL_LANES, left.sums.at[slot / 2][k][slot % 2 * 2 + i % 2], lane / 4 * 4 + i / 2);
 #pragma unroll
             for (int n = 0; n < N; ++n) {
-                const int c = column + column_of(n, 0);
-                const Two y = *reinterpret_cast<const Two*>(b + place(8 * k + i, c / CHUNK) + c % CHUNK);
+                const int at = (at_b ^ (i * CHUNK)) + (8 * k + i) * HEAD_SIZE;  // row i's turn is i
+                const Two y = *reinterpret_cast<const Two*>(b + onward(at, 2 * n));
 #pragma unroll
                 for (int slot = 0; slot < 2 * M; ++slot) {
                     sums.at[slot / 2][n][slot % 2 * 2] += x[slot] * y.at[0];

@@ -45,7 +45,7 @@ __device__ __forceinline__ void add_product_of_rows(Sums<M, N>& sums, const T* a
     // ldmatrix takes the addresses of four 8 x 8 matrices from lanes 0-7, 8-15, 16-23 and 24-31. Of a: upper left, lower
     // left, upper right, lower right, as mma numbers them; of b: left and right of eight rows, then of the next eight.
     const int at_a = place(a_row + lane % 16, lane / 16), at_b = place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-#pragma unroll
+#pragma unroll 4  // of all eight or more the compiler would read too much ahead, and spill
     for (int k = 0; k < HEAD_SIZE / 16; ++k) {
         u32 x[M][4];
 #pragma unroll

@@ -29,22 +29,26 @@ __device__ __forceinline__ int onward(int start, int steps) {
     return (start ^ (steps % TURN * CHUNK)) + steps / TURN * TURN * CHUNK;
 }
 
-// Starts to copy ROWS rows, `stride` numbers apart, into a tile. Zeros stand for rows from `count` on and for columns from
-// `head_size` on, which take part in the products like all others. Threads lie TURN to a row, so that all that a thread
-// copies is a constant away from its first chunk in the tile, and a multiple of `stride` in memory.
+// Threads lie TURN to a row of a tile that they copy. This is the address of a thread's first chunk, of the rows from t on.
+__device__ __forceinline__ const Scalar* own_chunk(const Heads& x, int b, int h, int t) {
+    return x.at(b, h, t) + threadIdx.x / TURN * x.row + threadIdx.x % TURN * CHUNK;
+}
+
+// Starts to copy ROWS rows, `stride` numbers apart, into a tile, each thread what is a multiple of them from its own first
+// chunk. Zeros stand for rows from `count` on, and for columns that the heads don't have: they take part in the products
+// like all others.
 template <int ROWS>
-__device__ __forceinline__ void load_tile(Scalar* tile, const Scalar* rows, i64 stride, int count, int head_size) {
+__device__ __forceinline__ void load_tile(Scalar* tile, const Scalar* own, i64 stride, int count, int head_size) {
     constexpr int STEP = THREADS / TURN;
     static_assert(ROWS % STEP == 0 && STEP % 8 == 0, "every thread copies as many chunks");
     const int row = threadIdx.x / TURN, column = threadIdx.x % TURN * CHUNK;
     Scalar* to = tile + place(row, threadIdx.x % TURN);
-    const Scalar* from = rows + row * stride + column;
 #pragma unroll
     for (int r = 0; r < ROWS; r += STEP)
 #pragma unroll
         for (int c = 0; c < HEAD_SIZE; c += TURN * CHUNK) {
-            const bool there = (row + r < count) & (column + c < head_size);
-            cp_async_16(to + r * HEAD_SIZE + c, from + r * stride + c, there ? 16 : 0);
+            const bool there = row + r < count && (!NARROW || column + c < head_size);
+            cp_async_16(to + r * HEAD_SIZE + c, own + r * stride + c, there ? 16 : 0);
         }
 }
 
@@ -107,7 +111,7 @@ __device__ __forceinline__ void store_rows(
         for (int n = 0; n < N; ++n) {
             const int c = column + column_of(n, 0);
             const float* pair = &sums.at[slot / 2][n][slot % 2 * 2];
-            if (c < head_size)
+            if (!NARROW || c < head_size)
                 *reinterpret_cast<Pack<Scalar, 2>*>(rows + r * stride + c) = Pack<Scalar, 2>{
                     {from_float<Scalar>(pair[0] * factor(slot)), from_float<Scalar>(pair[1] * factor(slot))}};
         }
