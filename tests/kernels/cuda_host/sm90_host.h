@@ -140,12 +140,11 @@ struct Descriptor {
         return swizzle_128(start + row / 8 * stride + row % 8 * 128 + k * 2);
     }
 
-    unsigned end(unsigned rows, bool transposed) const {
-        return transposed ? start + (rows - 1) / 64 * leading + 2 * stride : start + rows / 8 * stride;
-    }
-
+    // Whether it has whole rows of 128 bytes in common with shared memory from `begin` to `stop`.
     bool overlaps(unsigned begin, unsigned stop, unsigned rows, bool transposed) const {
-        return start / 128 * 128 < stop && begin < end(rows, transposed);
+        unsigned first = start / 128 * 128;
+        unsigned bytes = transposed ? (rows - 1) / 64 * leading + 2 * stride : rows / 8 * stride;
+        return first < stop && begin < first + bytes;
     }
 };
 

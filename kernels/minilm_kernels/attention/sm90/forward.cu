@@ -29,16 +29,18 @@ __device__ __forceinline__ void fetch(
         copy_box_in(to + panel * panel_bytes, map, barrier, panel * PANEL_COLUMNS, row, head, batch);
 }
 
-// One thread. What it asks for, in the order in which it will be waited for.
+// One thread. What it asks for, in the order in which it will be waited for. `current` is where the others read which
+// tile the queries belong to, as soon as these are there; a number beyond the last tile ends their work.
 __device__ __forceinline__ void fetch_tiles(
-    const Problem& problem, const Layout& shared, const TensorMap* q, const TensorMap* k, const TensorMap* v) {
+    const Problem& problem, const Layout& shared, int* current, const TensorMap* q, const TensorMap* k,
+    const TensorMap* v) {
     Ring keys, values;
     u32 parity = 1;  // of the queries' barriers: the first time round their place is empty
-    for (int index = blockIdx.x; index < problem.tiles(); index += gridDim.x, parity ^= 1) {
+    int index = blockIdx.x;
+    for (; index < problem.tiles(); parity ^= 1) {
+        int next = problem.after(index);  // asked for long before it is needed
         Tile tile(problem, index);
         int key_head = tile.head / (problem.H / problem.Hk);
-        barrier_wait(shared.query_empty, parity);
-        fetch(q, shared.queries, shared.query_full, Q_PANEL, tile.row, tile.head, tile.batch);
         for (int block = tile.stop_block; block >= tile.first_block; --block) {
             if (block > tile.first_block) {
                 barrier_wait(shared.keys.empty_barrier(keys), keys.parity ^ 1);
@@ -53,9 +55,17 @@ __device__ __forceinline__ void fetch_tiles(
                     v, shared.values.block(values), shared.values.full_barrier(values), KV_PANEL, block * KEYS,
                     key_head, tile.batch);
                 values.advance();
+            } else {
+                barrier_wait(shared.query_empty, parity);
+                *current = index;
+                fetch(q, shared.queries, shared.query_full, Q_PANEL, tile.row, tile.head, tile.batch);
             }
         }
+        index = next;
     }
+    barrier_wait(shared.query_empty, parity);
+    *current = index;
+    barrier_arrive(shared.query_full);
 }
 
 // ---- The warpgroups that compute
@@ -279,22 +289,23 @@ __device__ __forceinline__ void compute_tiles(
     consumer.queries = shared.queries + group * 64 * PANEL_ROW_BYTES;
     consumer.softmax.scale = problem.scale * LOG2_E;
     if (PINGPONG && group == 0) named_barrier_arrive(TURN, 256);  // the first turn is the first group's
-    u32 parity = 0;
-    for (int index = blockIdx.x; index < problem.tiles(); index += gridDim.x, parity ^= 1) {
-        Tile tile(problem, index);
+    for (u32 parity = 0;; parity ^= 1) {
         barrier_wait(shared.query_full, parity);
+        int index = __shfl_sync(ALL_LANES, *reinterpret_cast<const int*>(memory + Layout::TILE), 0);
+        if (index >= problem.tiles()) break;
+        Tile tile(problem, index);
         consumer.run(problem, tile);
         consumer.write(problem, tile, memory + group * 64 * PANEL_ROW_BYTES, map, logsumexp);
     }
 }
 
-// Any number of blocks of 128 (CONSUMERS + 1) threads; each computes every gridDim.x-th tile.
+// Any number of blocks of 128 (CONSUMERS + 1) threads, best as many as there are multiprocessors: each holds one.
 extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1) attention_forward(
     const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v,
     const __grid_constant__ TensorMap out, float* logsumexp, const int* key_lengths, int H, int Hk, int T, int S,
-    int left, int right, float scale, int heads, int heads_at_once) {
+    int left, int right, float scale, int heads, int heads_at_once, int* taken) {
     DYNAMIC_SHARED(unsigned char, memory);
-    Problem problem{H, Hk, T, S, left, right, key_lengths, scale, heads, heads_at_once};
+    Problem problem{H, Hk, T, S, left, right, key_lengths, scale, heads, heads_at_once, taken};
     Layout shared(shared_offset(memory));
     if (threadIdx.x == 0) {
         shared.init_barriers();
@@ -304,12 +315,12 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1) attention
         tensor_map_prefetch(&out);
     }
     __syncthreads();
-    // The registers of a multiprocessor, 65536, go to those who need them. The same number for all 32 lanes of a warp:
-    // the compiler cannot know that of threadIdx.x / 128.
+    // The registers of a multiprocessor, 65536, go to those who need them. Through the shuffle the compiler knows that
+    // the number is the same for all 32 lanes of a warp.
     int warpgroup = __shfl_sync(ALL_LANES, int(threadIdx.x) / 128, 0);
     if (warpgroup == 0) {
         registers_decrease<CONSUMERS == 2 ? 24 : 32>();
-        if (threadIdx.x == 0) fetch_tiles(problem, shared, &q, &k, &v);
+        if (threadIdx.x == 0) fetch_tiles(problem, shared, reinterpret_cast<int*>(memory + Layout::TILE), &q, &k, &v);
     } else {
         registers_increase<CONSUMERS == 2 ? 240 : 160>();
         compute_tiles(problem, shared, memory, warpgroup - 1, &out, logsumexp);

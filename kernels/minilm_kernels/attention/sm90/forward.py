@@ -70,16 +70,18 @@ def attention(
         keys = min(keys, _MASKED_KEYS)
     kernel = _kernel(scalar_name(q.dtype), width, keys, consumers)
     rows = 64 * consumers
-    tiles = -(-T // rows) * B * H
+    tiles, processors = -(-T // rows) * B * H, device_properties().multiprocessors
+    unequal = left is not None or right is not None or lengths is not None
+    taken = xp.zeros(1, np.int32) if unequal and tiles > processors else None
     key_heads_cached = max(1, _CACHED // (2 * S * D * k.itemsize))
     kernel(
-        min(tiles, device_properties().multiprocessors),
+        min(tiles, processors),
         128 * (consumers + 1),
         (
             *(tensor_map(q, rows), tensor_map(k, keys), tensor_map(v, keys), tensor_map(out, 64), logsumexp, lengths),
             *map(np.int32, (H, Hk, T, S)),
             *(np.int32(_NO_END if side is None else min(side, _NO_END)) for side in (left, right)),
-            *(np.float32(scale), np.int32(B * H), np.int32(min(B * H, key_heads_cached * (H // Hk)))),
+            *(np.float32(scale), np.int32(B * H), np.int32(min(B * H, key_heads_cached * (H // Hk))), taken),
         ),
         shared_bytes=_shared_bytes(width, keys, consumers),
     )
@@ -95,9 +97,9 @@ def _kernel(scalar: str, width: int, keys: int, consumers: int):
 
 
 def _shared_bytes(width: int, keys: int, consumers: int) -> int:
-    """The size of Layout in tiles.cuh: panels of 64 columns, 128 bytes a row, and barriers of 8 bytes."""
+    """The size of Layout in tiles.cuh: panels of 64 columns, 128 bytes a row; barriers of 8 bytes, and the tile."""
     panels = -(-width // 64)
-    return panels * 128 * (64 * consumers + 2 * _STAGES * keys) + (2 + 4 * _STAGES) * 8
+    return panels * 128 * (64 * consumers + 2 * _STAGES * keys) + (3 + 4 * _STAGES) * 8
 
 
 def _mapped(x):

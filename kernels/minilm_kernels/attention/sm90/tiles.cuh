@@ -17,9 +17,16 @@ struct Problem {
     float scale;
     int heads;          // B * H
     int heads_at_once;  // so many heads' keys and values are in the L2 cache together
+    int* taken;         // how many tiles have been taken beside each block's first, 0 at launch; or null
 
     __device__ __forceinline__ int row_tiles() const { return (T + ROWS - 1) / ROWS; }
     __device__ __forceinline__ int tiles() const { return row_tiles() * heads; }
+
+    // The tile after `index` of a block. Where masks make some tiles longer than others, whoever is free takes the next;
+    // tiles of one length are simply dealt out.
+    __device__ __forceinline__ int after(int index) const {
+        return gridDim.x + (taken == nullptr ? index : atomicAdd(taken, 1));
+    }
 };
 
 // One tile of queries and its blocks of keys, `first_block` to `stop_block` - 1.
@@ -66,12 +73,13 @@ struct Buffer {
     __device__ __forceinline__ u32 empty_barrier(const Ring& ring) const { return empty + ring.stage * 8; }
 };
 
-// Shared memory: the queries, in whose place the results are gathered in the end, both rings, and the barriers.
+// Shared memory: the queries, in whose place the results are gathered in the end, both rings, the barriers, and the
+// number of the tile whose queries are there.
 struct Layout {
     u32 queries, query_full, query_empty;
     Buffer keys, values;
 
-    static constexpr int BYTES = Q_BYTES + 2 * STAGES * KV_BYTES + (2 + 4 * STAGES) * 8;
+    static constexpr int TILE = Q_BYTES + 2 * STAGES * KV_BYTES + (2 + 4 * STAGES) * 8, BYTES = TILE + 8;
 
     __device__ __forceinline__ explicit Layout(u32 start) {
         u32 barriers = start + Q_BYTES + 2 * STAGES * KV_BYTES;
