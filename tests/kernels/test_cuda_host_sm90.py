@@ -100,17 +100,29 @@ def path(tmp_path_factory):
     return path
 
 
+def operands(rng, dtype, transposed, rows):
+    """a (rows x 128), b (64 x 128, or transposed), and where the result goes, by the copy engine and by registers."""
+    a = rng.integers(-8, 9, (1, 1, rows, 128)).astype(dtype)
+    b = rng.integers(-8, 9, (1, 1, 128, 64) if transposed else (1, 1, 64, 128)).astype(dtype)
+    return a, b, np.zeros((1, 1, rows, 64), dtype), np.zeros((32, 128), np.float32)
+
+
+def macros(dtype, transposed):
+    return {"SCALAR": scalar_name(dtype), "TRANSPOSED": int(transposed)}
+
+
+def maps(*arrays):
+    return [tensor_map(x, 64) for x in arrays]
+
+
 @pytest.fixture
 def product(path, emulated, rng):
     def run(dtype=F16, transposed=False, wrong=0, rows=64, **settings):
-        """(a, b, 1 + a b, the same as it was copied out), of which all but `rows` of 64 rows lie beyond a's end."""
-        a = rng.integers(-8, 9, (1, 1, rows, 128)).astype(dtype)
-        b = rng.integers(-8, 9, (1, 1, 128, 64) if transposed else (1, 1, 64, 128)).astype(dtype)
-        out, d = np.zeros((1, 1, rows, 64), dtype), np.zeros((32, 128), np.float32)
-        program = Program(path, path.name, {"SCALAR": scalar_name(dtype), "TRANSPOSED": int(transposed)}, specific=True)
+        """(a, b, 1 + a b in the threads' registers, the same as it was copied out)."""
+        a, b, out, d = operands(rng, dtype, transposed, rows)
+        program = Program(path, path.name, macros(dtype, transposed), specific=True)
         with emulated(capability=90, **settings):
-            maps = tensor_map(a, 64), tensor_map(b, 64), tensor_map(out, 64)
-            program.kernel("product")(1, 128, (*maps, d, np.int32(wrong)), shared_bytes=SHARED)
+            program.kernel("product")(1, 128, (*maps(a, b, out), d, np.int32(wrong)), shared_bytes=SHARED)
         a, b = (x[0, 0].astype(np.float32) for x in (a, b))
         return a, b if transposed else b.T, d, out[0, 0]
 
@@ -125,10 +137,29 @@ def product(path, emulated, rng):
         (BF16, True, 50, False),
         (BF16, True, 64, True),
     ],
+    ids=str,
 )
 def test_a_product_through_the_copy_engine(product, dtype, transposed, rows, descending):
-    a, b, d, out = product(dtype, transposed, rows=rows, descending=descending)
-    expected = 1 + a @ b
+    is_product(*product(dtype, transposed, rows=rows, descending=descending))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "transposed"), [(F16, False), (BF16, True)])
+def test_the_card_agrees_with_the_emulator(path, rng, dtype, transposed):
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.Device().compute_capability != "90":
+        pytest.skip("the instructions are Hopper's")
+    a, b, out, d = operands(rng, dtype, transposed, rows=50)
+    on_card = [cupy.asarray(x) for x in (a, b, out, d)]
+    program = Program(path, path.name, macros(dtype, transposed), specific=True)
+    program.kernel("product")(1, 128, (*maps(*on_card[:3]), on_card[3], np.int32(0)), shared_bytes=SHARED)
+    d, out = cupy.asnumpy(on_card[3]), cupy.asnumpy(on_card[2])
+    is_product(*(x[0, 0].astype(np.float32) for x in (a, b if transposed else b.swapaxes(2, 3))), d, out[0, 0])
+
+
+def is_product(a, b, d, out):
+    """Asserts that d and out are 1 + a b, d as the threads' registers have it, with rows of 1 beyond a's end."""
+    rows, expected = len(a), 1 + a @ b
     np.testing.assert_array_equal(out, expected.astype(out.dtype))
     thread, i = np.arange(128)[None], np.arange(32)[:, None]
     row, column = thread // 32 * 16 + thread % 32 // 4 + i // 2 % 2 * 8, i // 4 * 8 + thread % 4 * 2 + i % 2

@@ -13,11 +13,12 @@
 //
 // Macros: SCALAR (f16 or bf16), HEAD_SIZE (a multiple of 16 up to 256), KEYS (likewise), CONSUMERS (2 or 3), STAGES,
 // PINGPONG (0 or 1).
+#include "softmax.cuh"
 #include "tiles.cuh"
 
-#define MINUS_INFINITY __int_as_float(0xff800000)
-constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
-constexpr int TURN = 1, STORE = TURN + CONSUMERS;  // named barriers, one of each for each warpgroup that computes
+// Named barriers, one of each for each warpgroup that computes: TURN, of those that wait for their turn at the tensor cores
+// and the 128 that pass it on, and STORE.
+constexpr int TURN = 1, STORE = TURN + CONSUMERS;
 
 // ---- The warpgroup that fetches
 
@@ -75,7 +76,7 @@ __device__ __forceinline__ void start_scores(float (&scores)[KEYS / 2], u32 quer
     wgmma_fence();
 #pragma unroll
     for (int d = 0; d < HEAD_SIZE; d += 16) {
-        // The next 16 columns of a panel are 32 bytes on: the swizzle is one of address bits, which those are not.
+        // The next 16 columns of a panel are 32 bytes on: it is whole addresses that the hardware swizzles.
         int panel = d / PANEL_COLUMNS, inside = d % PANEL_COLUMNS * 2;
         u64 a = matrix_descriptor(queries + panel * Q_PANEL + inside, 0);
         u64 b = matrix_descriptor(keys + panel * KV_PANEL + inside, 0);
@@ -96,61 +97,11 @@ __device__ __forceinline__ void start_values(float (&out)[HEAD_SIZE / 2], u32 (&
     wgmma_commit();
 }
 
-// A thread has a part of two rows of the tile, 8 apart; the four lanes of a quad share them. In both products' results
-// numbers 4 j and 4 j + 1 are of the first row, 4 j + 2 and 4 j + 3 of the second, in columns 8 j + lane % 4 * 2 and the
-// next.
-struct Softmax {
-    float largest[2], sum[2];
-    float scale;  // log2(e) times what scores are multiplied by: exp is then 2^x, one instruction
-
-    __device__ __forceinline__ void start() {
-        for (int row = 0; row < 2; ++row) largest[row] = MINUS_INFINITY, sum[row] = 0;
-    }
-
-    // Turns scores into weights exp(score - largest); what was summed before has to be multiplied by `correction`.
-    __device__ __forceinline__ void add(float (&scores)[KEYS / 2], float (&correction)[2]) {
-#pragma unroll
-        for (int row = 0; row < 2; ++row) {
-            float most = largest[row];
-#pragma unroll
-            for (int i = 2 * row; i < KEYS / 2; i += 4) most = fmaxf(most, fmaxf(scores[i], scores[i + 1]));
-            most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 2));
-            // While a row has seen no key: 0, because -infinity minus itself would be NaN.
-            float shift = most == MINUS_INFINITY ? 0.0f : most * scale;
-            correction[row] = exp2_approx(largest[row] * scale - shift);
-            largest[row] = most;
-            float total = 0;
-#pragma unroll
-            for (int i = 2 * row; i < KEYS / 2; i += 4) {
-                scores[i] = exp2_approx(scores[i] * scale - shift);
-                scores[i + 1] = exp2_approx(scores[i + 1] * scale - shift);
-                total += scores[i] + scores[i + 1];
-            }
-            sum[row] = sum[row] * correction[row] + total;  // of this lane's columns: the quad adds up at the end
-        }
-    }
-};
-
-// The keys that a thread's two rows see.
-struct Range {
-    int first[2], stop[2];
-
-    __device__ __forceinline__ void hide(float (&scores)[KEYS / 2], int block) const {
-        int begin = block * KEYS + lane_id() % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; ++i) {
-            int column = i / 4 * 8 + i % 2, row = i / 2 % 2;
-            if (column < first[row] - begin || column >= stop[row] - begin) scores[i] = MINUS_INFINITY;
-        }
-    }
-};
-
 struct Consumer {
     const Layout& shared;
-    int group;         // 0 to CONSUMERS - 1
+    int group;    // 0 to CONSUMERS - 1
+    u32 queries;  // its 64 of the tile's
     Ring keys, values;
-    u32 queries;       // its 64 of the tile's
     Range range;
     Softmax softmax;
     float out[HEAD_SIZE / 2];
@@ -180,7 +131,7 @@ struct Consumer {
         round_weights(scores);
     }
 
-    // The scores of the next block, beside the last one's product with its values.
+    // The scores of a block, whose keys have been waited for, beside the last block's product with its values.
     template <bool MASKED>
     __device__ __forceinline__ void step(int block, int first_block) {
         float scores[KEYS / 2], correction[2];
@@ -196,6 +147,8 @@ struct Consumer {
         release(shared.keys, keys);
         if (MASKED) range.hide(scores, block);
         softmax.add(scores, correction);
+        // The next keys are waited for here because no compiler moves code past the loop that waiting is: it would put
+        // the exponentials behind the wait for the other product, where they are first used, and nothing would overlap.
         wgmma_keep(scores);
         if (block > first_block) barrier_wait(shared.keys.full_barrier(keys), keys.parity);
         wgmma_wait<0>();
@@ -285,8 +238,7 @@ struct Consumer {
 __device__ __forceinline__ void compute_tiles(
     const Problem& problem, const Layout& shared, unsigned char* memory, int group, const TensorMap* map,
     float* logsumexp) {
-    Consumer consumer{shared, group};
-    consumer.queries = shared.queries + group * 64 * PANEL_ROW_BYTES;
+    Consumer consumer{shared, group, shared.queries + group * 64 * PANEL_ROW_BYTES};
     consumer.softmax.scale = problem.scale * LOG2_E;
     if (PINGPONG && group == 0) named_barrier_arrive(TURN, 256);  // the first turn is the first group's
     for (u32 parity = 0;; parity ^= 1) {
