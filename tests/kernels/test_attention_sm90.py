@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from minilm_kernels.attention import attention
 from minilm_kernels.attention.sm90 import forward as sm90
 from minilm_kernels.attention.visible import row_ranges
+from minilm_kernels.cuda import Program
 
 BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
 PLAIN = {
@@ -112,6 +114,18 @@ def test_numbers_that_are_not_finite_are_not_lost(emulated, rng):
     seen = np.arange(20) + 10 >= 25
     assert not np.isfinite(out[0, 0, seen]).any()
     np.testing.assert_array_equal(np.isfinite(out[0, 0, ~seen]).all(axis=1), np.arange(15) != 3)
+
+
+def test_the_launch_knows_how_much_shared_memory_is_laid_out(emulated, tmp_path):
+    source = '#include "tiles.cuh"\nextern "C" __global__ void size(int* bytes) { *bytes = Layout::BYTES; }'
+    (tmp_path / "size.cu").write_text(source)
+    (tmp_path / "tiles.cuh").write_text((Path(sm90.__file__).parent / "tiles.cuh").read_text())
+    macros = {"SCALAR": "f16", "HEAD_SIZE": 96, "KEYS": 80, "CONSUMERS": 3, "STAGES": sm90._STAGES}
+    found = np.zeros(1, np.int32)
+    with emulated():
+        Program(tmp_path / "beside.py", "size.cu", macros).kernel("size")(1, 1, (found,))
+    assert found[0] == sm90._shared_bytes(96, 80, 3)
+    assert max(sm90._shared_bytes(width, *tile) for width, tile in sm90._TILES.items()) <= 227 * 1024
 
 
 @pytest.mark.parametrize(

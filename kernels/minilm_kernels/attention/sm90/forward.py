@@ -19,6 +19,7 @@ __all__ = ["attention", "limits"]
 _TILES = {64: (128, 3), 96: (128, 2), 128: (176, 2), 192: (96, 2), 256: (80, 2)}
 _MASKED_KEYS = 128  # blocks of at most so many where masks cut across: less is computed in vain
 _STAGES = 2
+_PINGPONG = 1  # warpgroups take turns at the tensor cores
 _SMALLEST_HEAD = 40  # below that half of a tile's width would be zeros
 _FEWEST_QUERIES = 16
 _CACHED = 32 << 20  # bytes of keys and values that are sure to stay in an H100's 50 MB of L2 cache
@@ -68,7 +69,7 @@ def attention(
     keys, consumers = _TILES[width]
     if right is not None or left is not None:
         keys = min(keys, _MASKED_KEYS)
-    kernel = _kernel(scalar_name(q.dtype), width, keys, consumers)
+    kernel = _kernel(scalar_name(q.dtype), width, keys, consumers, _PINGPONG)
     rows = 64 * consumers
     tiles, processors = -(-T // rows) * B * H, device_properties().multiprocessors
     unequal = left is not None or right is not None or lengths is not None
@@ -89,10 +90,9 @@ def attention(
 
 
 @cache
-def _kernel(scalar: str, width: int, keys: int, consumers: int):
-    macros = {
-        "SCALAR": scalar, "HEAD_SIZE": width, "KEYS": keys, "CONSUMERS": consumers, "STAGES": _STAGES, "PINGPONG": 1
-    }  # fmt: skip
+def _kernel(scalar: str, width: int, keys: int, consumers: int, pingpong: int):
+    tile = {"HEAD_SIZE": width, "KEYS": keys, "CONSUMERS": consumers, "STAGES": _STAGES}
+    macros = {"SCALAR": scalar, **tile, "PINGPONG": pingpong}
     return Program(__file__, "forward.cu", macros, specific=True).kernel("attention_forward")
 
 
