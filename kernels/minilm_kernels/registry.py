@@ -105,9 +105,13 @@ def implementations(operation: str, device: str | None = None) -> list[Implement
 def call(operation: str, implementation: str, *args, **settings):
     """Runs `operation` by the implementation named, or for "auto" by the first that takes these arguments."""
     array = _first_array(args)
-    for entry in _candidates(operation, implementation, device_of(array), array.dtype):
+    device = device_of(array)
+    if "cupy" in sys.modules:
+        _check_together(operation, device, (*args, *settings.values()))
+    for entry in _candidates(operation, implementation, device, array.dtype):
         if entry.limits is None or entry.limits(*args, **settings) is None:
-            return entry.function(*args, **settings)
+            found = entry.function(*args, **settings)
+            return _kept(found, array.dtype) if entry.name == "reference" and array.dtype.kind == "V" else found
     raise _no_implementation(operation, implementation, args, settings)
 
 
@@ -124,6 +128,25 @@ def device_of(array) -> str:
     if cupy is not None and isinstance(array, cupy.ndarray):
         return "cuda"
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}; convert it with numpy.asarray first")
+
+
+def _check_together(operation: str, device: str, values: tuple) -> None:
+    """ValueError unless all arrays are on the first one's device; CuPy's own error, where it has one, names neither."""
+    cupy = sys.modules["cupy"]
+    other = np.ndarray if device == "cuda" else getattr(cupy, "ndarray", ())
+    if any(isinstance(value, other) for value in values):
+        raise ValueError(
+            f"{operation} got arrays on different devices, cpu and cuda; move them together, with cupy.asarray(array) "
+            "or array.get()"
+        )
+
+
+def _kept(found, dtype: np.dtype):
+    """What the reference found of arrays in bfloat16, which numbers beside them make float32, in bfloat16 again."""
+    if isinstance(found, tuple):
+        return tuple(_kept(part, dtype) for part in found)
+    floats = hasattr(found, "astype") and found.dtype.kind == "f"
+    return found.astype(dtype) if floats else found
 
 
 def _first_array(args: tuple):

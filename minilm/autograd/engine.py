@@ -88,7 +88,7 @@ def _seed(output: Tensor, gradient, create_graph: bool):
             )
         gradient = xp.ones_like(output._data)
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(backend.as_array(gradient, output.dtype))
+        gradient = Tensor(backend.as_array(gradient, output.dtype, output.device))
     if gradient.shape != output.shape:
         raise ValueError(
             f"the gradient for a tensor of shape {output.shape} has shape {gradient.shape}; they must agree"

@@ -200,8 +200,8 @@ class Operation:
                 if value is not given:  # rules see what the forward saw
                     args = tuple(value if other is given else other for other in args)
             arrays.append(value)
-        if "cupy" in sys.modules:
-            _check_devices(self, arrays)
+        if "cupy" in sys.modules and backend.has_cuda_array(arrays):
+            arrays = _together(self, args, arrays)
         if not wrapped:
             out = self._run(arrays, settings)
             return out[0] if self.keeps else out
@@ -381,23 +381,27 @@ def _plain(value, args: tuple):
 
     (`numpy.float64(2)` counts as a number: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.)
     """
-    dtype = next((other.dtype for other in args if other is not value and hasattr(other, "shape")), None)
-    if dtype is None or not isinstance(value, (int, float)):
+    other = next((other for other in args if other is not value and hasattr(other, "shape")), None)
+    if other is None:
         return backend.as_array(value)
+    if not isinstance(value, (int, float)):
+        return backend.as_array(value, device=backend.device_of(raw(other)))
+    dtype = other.dtype
     if dtype.kind == "V" and isinstance(value, float):  # ml_dtypes lets a Python float make bfloat16 float32
-        return np.asarray(value, dtype)
+        return dtype.type(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check_devices(operation: Operation, arrays: list) -> None:
-    if not backend.has_cuda_array(arrays):
-        return
-    places = {backend.device_of(a) for a in arrays if hasattr(a, "shape") and a.shape != ()}
-    if len(places) > 1:
-        raise ValueError(
-            f"{operation.name} got arrays on different devices, {' and '.join(sorted(places))}; "
-            'move them together with .to("cuda") or .to("cpu")'
-        )
+def _together(operation: Operation, args: tuple, arrays: list) -> list:
+    """`arrays` as CuPy takes them: those without axes may come from the host, as numbers, if they want no gradient."""
+    arrays = [
+        array[()]
+        if isinstance(array, np.ndarray) and array.shape == () and not getattr(arg, "requires_grad", False)
+        else array
+        for arg, array in zip(args, arrays)
+    ]
+    backend.check_together(operation.name, [array for array in arrays if not isinstance(array, np.generic)])
+    return arrays
 
 
 def _check_finite(operation: Operation, arrays: list, out) -> None:

@@ -1,5 +1,6 @@
 """Arrays and what they live on: NumPy on the CPU, CuPy on an NVIDIA GPU. The only room that imports cupy."""
 
+from minilm_kernels.portable import unchecked_ranges
 from minilm_kernels.products import is_tf32, matmul, tf32
 
 from .arrays import (
@@ -7,6 +8,7 @@ from .arrays import (
     array_module,
     as_array,
     bfloat16,
+    check_together,
     cuda_problem,
     default_device,
     device_of,
@@ -26,6 +28,7 @@ __all__ = [
     "array_module",
     "as_array",
     "bfloat16",
+    "check_together",
     "cuda_problem",
     "default_device",
     "default_generator",
@@ -42,4 +45,5 @@ __all__ = [
     "tf32",
     "to_device",
     "to_numpy",
+    "unchecked_ranges",
 ]

@@ -11,6 +11,7 @@ __all__ = [
     "array_module",
     "as_array",
     "bfloat16",
+    "check_together",
     "cuda_problem",
     "default_device",
     "device_of",
@@ -60,6 +61,18 @@ def has_cuda_array(arrays) -> bool:
 def device_of(array) -> str:
     """`"cuda"` for a CuPy array, `"cpu"` for everything else."""
     return "cpu" if array_module(array) is np else "cuda"
+
+
+def check_together(name: str, arrays) -> None:
+    """ValueError, naming `name` and the devices, unless all `arrays` (other values count for nothing) are on one."""
+    if not has_cuda_array(arrays):
+        return
+    places = {device_of(a) for a in arrays if hasattr(a, "shape")}
+    if len(places) > 1:
+        raise ValueError(
+            f"{name} got arrays on different devices, {' and '.join(sorted(places))}; "
+            'move them together with .to("cuda") or .to("cpu")'
+        )
 
 
 def as_array(value, dtype=None, device: str | None = None):

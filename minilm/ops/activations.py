@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import minilm_kernels as kernels
+from minilm_kernels import portable
 
 from minilm.autograd import Array, op
 from minilm.backend import array_module
@@ -18,7 +19,7 @@ def sigmoid(x: Array):
     """1 / (1 + exp(-x))"""
     xp = array_module(x)
     small = xp.exp(-xp.abs(x))  # of the negative side, so that nothing overflows and no digit is lost at either end
-    return xp.where(x >= 0, 1, small) / (1 + small)
+    return portable.where(x >= 0, 1, small) / (1 + small)
 
 
 @sigmoid.gradient

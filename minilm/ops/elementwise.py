@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from minilm_kernels.gelu.reference import erf_values
+from minilm_kernels import portable
 
 from minilm.autograd import Array, op
 from minilm.backend import array_module, as_array
@@ -110,7 +110,7 @@ def power(a: Array, b: Array):
 
 @power.gradient("a")
 def _(g, a, b):
-    if isinstance(b, (int, float)):
+    if isinstance(b, (int, float, np.generic)):
         return g * b * a ** (b - 1) if b != 0 else g * 0
     zero = b == 0  # the derivative of a**0 is 0 everywhere, also at a = 0, where a**-1 is not
     return g * where(zero, 0 * b, b * a ** where(zero, b + 1, b - 1))
@@ -118,7 +118,7 @@ def _(g, a, b):
 
 @power.gradient("b")
 def _(g, y, a):
-    if isinstance(a, (int, float)):
+    if isinstance(a, (int, float, np.generic)):
         return g * y * (math.log(a) if a > 0 else 0.0)
     return g * y * log(where(a > 0, a, a * 0 + 1))  # at a = 0 the limit is 0
 
@@ -236,7 +236,7 @@ def _(g, y):
 @op
 def erf(x: Array):
     """The error function, 2/sqrt(pi) times the integral of exp(-t**2) from 0 to x."""
-    return erf_values(x)
+    return portable.erf(x)
 
 
 @erf.gradient
@@ -283,7 +283,7 @@ def _share(chosen, tied, dtype):
 @op
 def clip(x: Array, min=None, max=None):
     """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); where cut no gradient flows."""
-    y = array_module(x).clip(x, min, max)
+    y = portable.clip(x, min, max)
     return y if x.dtype.kind in "iub" else y.astype(x.dtype, copy=False)
 
 
@@ -301,8 +301,8 @@ def _(g, x, min, max):
 def where(condition: Array, a: Array, b: Array):
     """a where `condition` (booleans) holds, else b; a and b are arrays or numbers."""
     if not (hasattr(a, "dtype") or hasattr(b, "dtype")):
-        a, b = as_array(a), as_array(b)
-    return _settled(array_module(condition, a, b).where(condition, a, b), a, b)
+        a, b = as_array(a)[()], as_array(b)[()]  # NumPy's numbers, which any device takes
+    return _settled(portable.where(condition, a, b), a, b)
 
 
 @where.gradient("a")

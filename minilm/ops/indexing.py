@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import minilm_kernels as kernels
 import numpy as np
+from minilm_kernels import portable
 
 from minilm.autograd import Array, Placed, Tensor, op
-from minilm.backend import array_module
+from minilm.backend import array_module, check_together, device_of, to_device
 
 from .axes import axis_of
 from .shape import moveaxis
@@ -29,15 +30,11 @@ def _is_basic(index) -> bool:
     return all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts)
 
 
-def _add_at(target, index, values) -> None:
-    array_module(target).add.at(target, index, values)
-
-
 def _placed(g, index, shape):
     """The gradient of `x[index]` for an x of `shape`."""
     if isinstance(g, Tensor):
         return place(g, index, shape)
-    return Placed(g, index, shape, None if _is_basic(index) else _add_at)
+    return Placed(g, index, shape, None if _is_basic(index) else portable.add_at)
 
 
 @op
@@ -63,7 +60,33 @@ def _(g, x_shape, index):
 def getitem(x, index):
     """x[index]: slices, numbers, integer arrays and boolean masks, as in NumPy."""
     index = _raw(index)
-    return _slice(x, index) if _is_basic(index) else _getitem(x, index)
+    if _is_basic(index):
+        return _slice(x, index)
+    if device_of(getattr(x, "_data", x)) == "cuda":
+        _check_range(index if isinstance(index, tuple) else (index,), x.shape)
+    return _getitem(x, index)
+
+
+def _check_range(index: tuple, shape: tuple[int, ...]) -> None:
+    """IndexError for integers that name no place along their axis, as NumPy raises it."""
+    taken = [0 if p is None or p is Ellipsis else p.ndim if _kind(p) == "b" else 1 for p in index]
+    axis = 0
+    for part, count in zip(index, taken):
+        if part is Ellipsis:
+            axis += len(shape) - sum(taken)
+        elif _kind(part) in "iu" and axis < len(shape):
+            n, where = shape[axis], axis
+            portable.check_range(
+                part,
+                n,
+                lambda _, i, n=n, where=where: IndexError(f"index {i} is out of bounds for axis {where} with size {n}"),
+                lowest=-n,
+            )
+        axis += count
+
+
+def _kind(part) -> str:
+    return part.dtype.kind if hasattr(part, "dtype") and hasattr(part, "ndim") else "-"
 
 
 @op
@@ -133,39 +156,45 @@ def scatter_add(x, indices, values, axis: int = -1):
 
 
 @op
-def embedding(indices, weight: Array, padding_idx=None):
-    """weight[indices]: rows of a table (V, C) for integer `indices` of any shape; result (*indices.shape, C).
-
-    The row `padding_idx` gets no gradient from here.
-
-    Raises IndexError for an index outside 0..V-1.
-    """
-    xp = array_module(weight)
-    indices = xp.asarray(indices)
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"embedding needs integer indices, got {indices.dtype}")
-    if indices.size:
-        low, high = int(indices.min()), int(indices.max())
-        if low < 0 or high >= weight.shape[0]:
-            bad = low if low < 0 else high
-            raise IndexError(f"embedding index {bad} is outside the table's rows, 0..{weight.shape[0] - 1}")
+def _embedding(indices, weight: Array, padding_idx):
     return weight[indices]
 
 
-@embedding.gradient("weight")
+def embedding(indices, weight, padding_idx: int | None = None):
+    """weight[indices]: rows of a table (V, C) for integer `indices` of any shape; result (*indices.shape, C).
+
+    The row `padding_idx` gets no gradient from here. Indices on the host are looked at there and sent to where the
+    table is; to look at those on a GPU it has to wait for them (`backend.unchecked_ranges()` trusts them instead).
+
+    Raises IndexError for an index outside 0..V-1.
+    """
+    V, table = weight.shape[0], _raw(weight)
+    indices = _raw(indices)
+    indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"embedding needs integer indices, got {indices.dtype}")
+    portable.check_range(
+        indices, V, lambda _, bad: IndexError(f"embedding index {bad} is outside the table's rows, 0..{V - 1}")
+    )
+    if device_of(table) == "cpu":
+        check_together("embedding", (indices, table))
+    return _embedding(to_device(indices, device_of(table)), weight, padding_idx)
+
+
+@_embedding.gradient("weight")
 def _(g, indices, weight_shape, padding_idx):
     if padding_idx is not None:
-        indices = array_module(_raw(g)).asarray(indices)
         real = indices != padding_idx
         g, indices = g[real], indices[real]
     if isinstance(g, Tensor):
         return place(g, indices, weight_shape)
-    rows = array_module(g).asarray(indices).reshape(-1)
+    rows = indices.reshape(-1)
     return Placed(g.reshape(rows.size, weight_shape[1]), rows, weight_shape, _add_rows)
 
 
 def _add_rows(target, rows, values) -> None:
-    kernels.embedding_backward(values, rows, target)
+    with portable.unchecked_ranges():  # the forward pass has looked at them
+        kernels.embedding_backward(values, rows, target)
 
 
 @op
@@ -192,8 +221,9 @@ def _(g, k):
 
 def sort(x, axis: int = -1):
     """x in ascending order along `axis`."""
-    values = _raw(x)
-    return gather(x, array_module(values).argsort(values, axis=axis, kind="stable"), axis)
+    order = portable.argsort(_raw(x), axis)
+    with portable.unchecked_ranges():
+        return gather(x, order, axis)
 
 
 def topk(x, k: int, axis: int = -1, largest: bool = True):
@@ -203,6 +233,7 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
     values = _raw(x)
     xp = array_module(values)
     falling = ~values if values.dtype.kind in "iub" else -values  # ~: no overflow, also of unsigned ones
-    order = xp.argsort(falling if largest else values, axis=axis, kind="stable")
+    order = portable.argsort(falling if largest else values, axis)
     places = xp.ascontiguousarray(moveaxis(moveaxis(order, axis, 0)[:k], 0, axis))
-    return gather(x, places, axis), Tensor(places) if isinstance(x, Tensor) else places
+    with portable.unchecked_ranges():
+        return gather(x, places, axis), Tensor(places) if isinstance(x, Tensor) else places

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import minilm_kernels as kernels
+from minilm_kernels.cross_entropy import out_of_range
+from minilm_kernels.portable import check_range, unchecked_ranges
 
 from minilm.autograd import Array, Tensor, is_grad_enabled, op
-from minilm.backend import array_module
+from minilm.backend import array_module, check_together, device_of, to_device
 
 from .elementwise import where
 from .indexing import gather
@@ -27,16 +31,17 @@ def _cross_entropy(logits: Array, targets, ignore_index, label_smoothing, reduct
     if reduction == "none":
         return losses.reshape(targets.shape), logsumexp
     total = losses.sum()
-    return (total if reduction == "sum" else total / _counted(targets, ignore_index)), logsumexp
+    return (total if reduction == "sum" else _mean(total, targets, ignore_index)), logsumexp
 
 
 @_cross_entropy.gradient
 def _(g, logits, logsumexp, targets, ignore_index, label_smoothing, reduction):
     each = _each(g, targets, ignore_index, reduction, logits.dtype)
     rows = logits.reshape(-1, logits.shape[-1])
-    dlogits = kernels.cross_entropy_backward(
-        each, rows, targets.reshape(-1), logsumexp, ignore_index=ignore_index, label_smoothing=label_smoothing
-    )
+    with unchecked_ranges():  # the forward pass has looked at them
+        dlogits = kernels.cross_entropy_backward(
+            each, rows, targets.reshape(-1), logsumexp, ignore_index=ignore_index, label_smoothing=label_smoothing
+        )
     return dlogits.reshape(logits.shape)
 
 
@@ -45,18 +50,30 @@ def _(logits, targets, ignore_index, label_smoothing, reduction):
     xp = array_module(targets)
     counted = targets != ignore_index
     logp = log_softmax(logits, -1)
-    chosen = gather(logp, xp.where(counted, targets, 0)[..., None], -1)[..., 0]
+    with unchecked_ranges():
+        chosen = gather(logp, xp.where(counted, targets, 0)[..., None], -1)[..., 0]
     if label_smoothing:  # not 0 times the mean: it may be of -inf, a class that is masked
         chosen = (1 - label_smoothing) * chosen + label_smoothing * mean(logp, -1)
     losses = where(counted, -chosen, 0.0)
     if reduction == "none":
         return losses
-    return sum(losses) if reduction == "sum" else sum(losses) / _counted(targets, ignore_index)
+    return sum(losses) if reduction == "sum" else sum(losses) / _counted(targets, ignore_index, logits.dtype)
 
 
-def _counted(targets, ignore_index) -> float:
-    """The number of targets that count; of none at all the mean is NaN, as in torch."""
-    return float((targets != ignore_index).sum()) or float("nan")
+def _counted(targets, ignore_index, dtype):
+    """The number of targets that count; of none at all the mean is NaN, as in torch.
+
+    On a GPU it is an array that stays there, of `dtype` or, where few numbers are exact in that, float32.
+    """
+    count = (targets != ignore_index).sum()
+    if device_of(targets) == "cpu":
+        return float(count) or float("nan")
+    xp = array_module(targets)
+    return xp.where(count == 0, xp.nan, count).astype(dtype if dtype.itemsize >= 4 else "float32")
+
+
+def _mean(total, targets, ignore_index):
+    return (total / _counted(targets, ignore_index, total.dtype)).astype(total.dtype)
 
 
 def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"):
@@ -66,8 +83,9 @@ def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: fl
     `label_smoothing` s the target distribution is 1 - s on the target plus s / V on every class. `reduction` is
     "mean", "sum" or "none". Raises ValueError for a target out of range.
     """
-    targets = _checked(logits, "logits", targets, label_smoothing, reduction)
-    return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
+    targets, looked_at = _checked(logits, "logits", logits.shape[-1], targets, ignore_index, label_smoothing, reduction)
+    with looked_at:
+        return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
 
 
 @op(keeps=("dx", "dweight", "dbias"), precision="float32")
@@ -83,7 +101,7 @@ def _linear_cross_entropy(
     if reduction == "none":
         return losses.reshape(targets.shape), dx, dweight, dbias
     total = losses.sum()
-    return total if reduction == "sum" else total / _counted(targets, ignore_index), dx, dweight, dbias
+    return total if reduction == "sum" else _mean(total, targets, ignore_index), dx, dweight, dbias
 
 
 @_linear_cross_entropy.gradient
@@ -92,8 +110,10 @@ def _(g, x, weight, bias, dx, dweight, dbias, targets, ignore_index, label_smoot
         each = _each(g, targets, ignore_index, reduction, x.dtype)
         settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
         rows = x.reshape(-1, x.shape[-1])
-        dx, dweight, dbias = kernels.linear_cross_entropy_backward(each, rows, weight, targets.reshape(-1), **settings)
-    elif g != 1:
+        with unchecked_ranges():
+            found = kernels.linear_cross_entropy_backward(each, rows, weight, targets.reshape(-1), **settings)
+        dx, dweight, dbias = found
+    elif device_of(g) == "cuda" or g != 1:  # (on a GPU to look at it is to wait for it)
         dx, dweight, dbias = (None if array is None else array * g for array in (dx, dweight, dbias))
     return dx.reshape(x.shape), dweight, dbias
 
@@ -107,7 +127,7 @@ def _each(g, targets, ignore_index, reduction, dtype):
     """The gradient (N,) of each row's loss where that of the reduced one is `g`."""
     xp = array_module(targets)
     if reduction == "mean":
-        g = g / _counted(targets, ignore_index)
+        g = g / _counted(targets, ignore_index, dtype)
     return xp.ascontiguousarray(xp.broadcast_to(xp.asarray(g, dtype), targets.shape).reshape(-1))
 
 
@@ -134,14 +154,18 @@ def linear_cross_entropy(
     >>> linear_cross_entropy(np.zeros((5, 3), np.float32), np.zeros((4, 3), np.float32), np.arange(5) % 4).round(4)
     np.float32(1.3863)
     """
-    targets = _checked(x, "x", targets, label_smoothing, reduction)
+    targets, looked_at = _checked(x, "x", weight.shape[0], targets, ignore_index, label_smoothing, reduction)
     wanted = is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in (x, weight, bias))
     ahead = wanted and reduction != "none"
-    return _linear_cross_entropy(x, weight, bias, targets, ignore_index, label_smoothing, reduction, chunk, ahead)
+    with looked_at:
+        return _linear_cross_entropy(x, weight, bias, targets, ignore_index, label_smoothing, reduction, chunk, ahead)
 
 
-def _checked(x, name, targets, label_smoothing, reduction):
-    """The targets as an array; ValueError unless they fit `x` and the settings are what they can be."""
+def _checked(x, name, V, targets, ignore_index, label_smoothing, reduction):
+    """The targets as an array where `x` is; ValueError unless they fit it and the settings are what they can be.
+
+    Also a context: targets that come from the host to a GPU are looked at here, and then need not be looked at there.
+    """
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
     if not 0 <= label_smoothing <= 1:
@@ -153,4 +177,12 @@ def _checked(x, name, targets, label_smoothing, reduction):
             f"cross_entropy needs one target for each row of {name}: {name} {tuple(x.shape)} fit targets "
             f"{tuple(x.shape[:-1])}, got {targets.shape}"
         )
-    return targets
+    device = device_of(getattr(x, "_data", x))
+    if device == device_of(targets):
+        return targets, nullcontext()
+    if device == "cpu":
+        check_together("cross_entropy", (getattr(x, "_data", x), targets))
+    if targets.dtype.kind in "iu":  # else the kernel refuses them
+        wrong = lambda row, target: out_of_range(row, target, V, ignore_index)
+        check_range(targets, V, wrong, counted=targets != ignore_index)
+    return to_device(targets, device), unchecked_ranges()

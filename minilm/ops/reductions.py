@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from minilm_kernels import portable
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
@@ -135,7 +136,7 @@ def _(g, x_shape, axis):
 def logsumexp(x: Array, axis=None, keepdims=False):
     """log(sum(exp(x))), without overflow; -inf where all of them are -inf."""
     xp = array_module(x)
-    highest = x.max(axis=axis, keepdims=True, initial=-xp.inf)
+    highest = portable.largest(x, axis, True, -xp.inf)
     highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)
     with np.errstate(divide="ignore"):  # the logarithm of a sum of nothing is -inf, and no reason to warn
         y = xp.log(_narrow(xp.exp(x - highest).sum(axis=axis, dtype=_wide(x), keepdims=True), x)) + highest

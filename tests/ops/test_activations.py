@@ -55,9 +55,9 @@ def test_activation(name, check):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["sigmoid", "silu", "softplus", "gelu", "relu"])
-def test_far_out_nothing_overflows_and_no_digit_is_lost(name, dtype, torch):
+def test_far_out_nothing_overflows_and_no_digit_is_lost(name, dtype, torch, device):
     values = np.array([-1000, -90, -30, -20, -1e-8, 0, 1e-8, 20, 90, 1000], dtype)
-    x = minilm.tensor(values, requires_grad=True)
+    x = minilm.tensor(values, requires_grad=True, device=device)
     with np.errstate(under="ignore"):
         y = getattr(ops, name)(x)
         y.backward(np.ones_like(values))
@@ -72,8 +72,8 @@ def test_far_out_nothing_overflows_and_no_digit_is_lost(name, dtype, torch):
     np.testing.assert_allclose(x.grad.numpy()[at], theirs.grad.numpy()[at], rtol=rtol, atol=atol)
 
 
-def test_relu_has_slope_zero_at_zero():
-    x = minilm.tensor([0.0], requires_grad=True)
+def test_relu_has_slope_zero_at_zero(device):
+    x = minilm.tensor([0.0], requires_grad=True, device=device)
     ops.relu(x).backward()
     assert x.grad.tolist() == [0]
 

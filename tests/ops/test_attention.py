@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import beside
 
 import minilm
 from minilm import ops
@@ -81,10 +82,16 @@ def _oracle(
     return weights @ v
 
 
+def _beside(q, settings: dict) -> dict:
+    """The settings with the mask where q is; the others are sent there by attention itself."""
+    mask = settings.get("attn_mask")
+    return settings if mask is None else {**settings, "attn_mask": beside(q, mask)}
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_attention(name, check):
     shapes, settings = SETTINGS[name]
-    check(lambda q, k, v: attend(q, k, v, **settings), shapes, lambda q, k, v: _oracle(q, k, v, **settings))
+    check(lambda q, k, v: attend(q, k, v, **_beside(q, settings)), shapes, lambda q, k, v: _oracle(q, k, v, **settings))
 
 
 @pytest.mark.parametrize("settings", [{}, {"causal": True}, {"key_lengths": [17, 5]}])
@@ -117,7 +124,7 @@ def test_one_projection_in_and_joined_heads_out(check, rng):
 
     bias = rng.standard_normal((2, 4, 4))
     for settings in ({}, {"causal": True, "window": 2}, {"attn_mask": bias}, {"key_lengths": [1, 4]}):
-        check(lambda qkv, settings=settings: ops.packed_self_attention(qkv, 2, **settings), [(2, 4, 12)])
+        check(lambda qkv, settings=settings: ops.packed_self_attention(qkv, 2, **_beside(qkv, settings)), [(2, 4, 12)])
         qkv = minilm.tensor(rng.standard_normal((2, 4, 12)), requires_grad=True)
         packed, split = ops.packed_self_attention(qkv, 2, **settings), parts(qkv, **settings)
         np.testing.assert_allclose(packed.numpy(), split.numpy(), rtol=1e-12, atol=1e-12)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from devices import beside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ CASES = {
     "divide, by a broadcast row": (lambda a, b: a / b, [(2, 3, 4), POSITIVE[:1]], lambda a, b: a / b),
     "numbers": (lambda a: 2 - (3 * a + 1) / 4 - a * 0.5, [(3,)], lambda a: 2 - (3 * a + 1) / 4 - a * 0.5),
     "number / a": (lambda a: 2 / a, [POSITIVE], lambda a: 2 / a),
-    "array + a": (lambda a: np.arange(3.0).astype(a.dtype) + a, [(2, 3)], None),
+    "array + a": (lambda a: beside(a, np.arange(3.0).astype(a.dtype)) + a, [(2, 3)], None),
     "negative": (lambda a: -a, [(3, 4)], lambda a: -a),
     "power": (lambda a, b: a**b, [POSITIVE, (3, 4)], lambda a, b: a**b),
     "power, broadcast": (lambda a, b: a**b, [POSITIVE[:1], (3, 1)], lambda a, b: a**b),
@@ -47,8 +48,8 @@ CASES = {
     "a ** 1": (lambda a: a**1, [(3, 4)], None),
     "a ** -0.5": (lambda a: a**-0.5, [POSITIVE], lambda a: a**-0.5),
     "2 ** a": (lambda a: 2.0**a, [(3, 4)], lambda a: 2.0**a),
-    "array ** a": (lambda a: ops.power(np.array([1.5, 2.0]).astype(a.dtype), a), [(3, 2)], None),
-    "a ** array": (lambda a: a ** np.array([0, 1, 2, 3]), [POSITIVE], None),
+    "array ** a": (lambda a: ops.power(beside(a, np.array([1.5, 2.0]).astype(a.dtype)), a), [(3, 2)], None),
+    "a ** array": (lambda a: a ** beside(a, np.array([0, 1, 2, 3])), [POSITIVE], None),
     "abs": (abs, [APART], _torch("abs")),
     "square": (ops.square, [(3, 4)], _torch("square")),
     "sqrt": (ops.sqrt, [POSITIVE], _torch("sqrt")),
@@ -70,11 +71,11 @@ CASES = {
     "clip from below": (lambda a: ops.clip(a, min=0), [APART], lambda a: a.clip(min=0)),
     "clip from above": (lambda a: ops.clip(a, None, 0.5), [APART], lambda a: a.clip(max=0.5)),
     "clip, no bound": (lambda a: ops.clip(a), [APART], None),
-    "clip by arrays": (lambda a: ops.clip(a, -APART[0] - 2, APART[1] + 2), [APART], None),
-    "where": (lambda a, b: ops.where(APART > 0, a, b), [(3, 4), (3, 4)], None),
-    "where, broadcast": (lambda a, b: ops.where(APART > 0, a, b), [(4,), (3, 1)], None),
-    "where, a number": (lambda a: ops.where(APART > 0, a, 0.0), [(3, 4)], None),
-    "where, condition broadcast": (lambda a, b: ops.where(APART[:, :1] > 0, a, b), [(2, 3, 4), ()], None),
+    "clip by arrays": (lambda a: ops.clip(a, beside(a, -APART[0] - 2), beside(a, APART[1] + 2)), [APART], None),
+    "where": (lambda a, b: ops.where(beside(a, APART > 0), a, b), [(3, 4), (3, 4)], None),
+    "where, broadcast": (lambda a, b: ops.where(beside(a, APART > 0), a, b), [(4,), (3, 1)], None),
+    "where, a number": (lambda a: ops.where(beside(a, APART > 0), a, 0.0), [(3, 4)], None),
+    "where, condition broadcast": (lambda a, b: ops.where(beside(a, APART[:, :1] > 0), a, b), [(2, 3, 4), ()], None),
 }
 
 
@@ -83,8 +84,8 @@ def test_operation(name, check):
     check(*CASES[name])
 
 
-def test_sign_has_gradient_zero():
-    x = minilm.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+def test_sign_has_gradient_zero(device):
+    x = minilm.tensor([-2.0, 0.0, 3.0], requires_grad=True, device=device)
     y = ops.sign(x)
     y.backward([1.0, 1.0, 1.0])
     assert y.tolist() == [-1, 0, 1]
@@ -92,18 +93,18 @@ def test_sign_has_gradient_zero():
 
 
 @pytest.mark.parametrize("function", [ops.maximum, ops.minimum])
-def test_a_tie_shares_the_gradient(function):
-    a, b = (minilm.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+def test_a_tie_shares_the_gradient(function, device):
+    a, b = (minilm.tensor([1.0, 2.0], requires_grad=True, device=device) for _ in range(2))
     function(a, b).sum().backward()
     assert a.grad.tolist() == b.grad.tolist() == [0.5, 0.5]
 
 
-def test_abs_and_powers_at_zero():
-    x = minilm.tensor([0.0], requires_grad=True)
+def test_abs_and_powers_at_zero(device):
+    x = minilm.tensor([0.0], requires_grad=True, device=device)
     assert minilm.grad(abs(x), x)[0].tolist() == [0]
     assert minilm.grad(x**0, x)[0].tolist() == [0]
-    assert minilm.grad(x ** np.array([0.0], np.float32), x)[0].tolist() == [0]
-    exponent = minilm.tensor([2.0], requires_grad=True)
+    assert minilm.grad(x ** beside(x, np.array([0.0], np.float32)), x)[0].tolist() == [0]
+    exponent = minilm.tensor([2.0], requires_grad=True, device=device)
     assert minilm.grad(x**exponent, [x, exponent])[1].tolist() == [0]  # d 0**b / db, the limit at b > 0
 
 
@@ -144,8 +145,8 @@ KEEPING = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KEEPING)
-def test_dtype_is_kept_forward_and_backward(name, dtype):
-    x = minilm.tensor([[1.0, 2.0], [0.5, 1.25]], dtype=dtype, requires_grad=True)
+def test_dtype_is_kept_forward_and_backward(name, dtype, device):
+    x = minilm.tensor([[1.0, 2.0], [0.5, 1.25]], dtype=dtype, requires_grad=True, device=device)
     y = KEEPING[name](x)
     assert y.dtype.name == dtype
     y.sum().backward()
@@ -179,19 +180,19 @@ def test_an_array_may_stand_left_of_an_operator():
     assert (left < x).tolist() == [True, True]
 
 
-def test_a_rule_sees_a_list_as_the_forward_saw_it():
-    x = minilm.tensor([1.0, 2.0], requires_grad=True)
+def test_a_rule_sees_a_list_as_the_forward_saw_it(device):
+    x = minilm.tensor([1.0, 2.0], requires_grad=True, device=device)
     (x * [3.0, 4.0] + ops.maximum(x, [0.0, 9.0])).sum().backward()
     assert x.grad.dtype == np.float32
     assert x.grad.tolist() == [4, 4]
 
 
-def test_where_with_a_tensor_for_a_condition_gives_a_tensor():
-    condition = minilm.tensor([True, False])
+def test_where_with_a_tensor_for_a_condition_gives_a_tensor(device):
+    condition = minilm.tensor([True, False], device=device)
     y = ops.where(condition, 1.0, 0.0)
     assert isinstance(y, minilm.Tensor)
     assert y.dtype == np.float32
-    x = minilm.tensor([1.0, 2.0], requires_grad=True)
+    x = minilm.tensor([1.0, 2.0], requires_grad=True, device=device)
     y = ops.where(condition, x, 0.0)
     condition[0] = False
     with pytest.raises(RuntimeError, match=r"'condition'.*changed in place"):
@@ -210,9 +211,9 @@ def test_clip_of_integers():
     assert ops.clip(np.array([1, 5]), 1.5, None).tolist() == [1.5, 5]
 
 
-def test_shapes_that_do_not_broadcast_are_an_error():
+def test_shapes_that_do_not_broadcast_are_an_error(device):
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
-        minilm.tensor([1.0, 2.0]) + minilm.tensor([1.0, 2.0, 3.0])
+        minilm.tensor([1.0, 2.0], device=device) + minilm.tensor([1.0, 2.0, 3.0], device=device)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=4), st.integers(0, 4))

@@ -86,11 +86,11 @@ def test_operation(name, check):
     check(*CASES[name])
 
 
-def test_gradients_add_up_on_repeats():
-    x = minilm.tensor([1.0, 2.0, 3.0], requires_grad=True)
+def test_gradients_add_up_on_repeats(device):
+    x = minilm.tensor([1.0, 2.0, 3.0], requires_grad=True, device=device)
     x[[0, 0, 2, 0]].backward([1.0, 10.0, 100.0, 1000.0])
     assert x.grad.tolist() == [1011, 0, 100]
-    weight = minilm.tensor(np.zeros((3, 2), np.float32), requires_grad=True)
+    weight = minilm.tensor(np.zeros((3, 2), np.float32), requires_grad=True, device=device)
     ops.embedding([[1, 1], [1, 2]], weight).sum().backward()
     assert weight.grad.tolist() == [[0, 0], [3, 3], [1, 1]]
 
@@ -138,12 +138,12 @@ def test_gather_is_take_along_axis(rng):
         np.testing.assert_array_equal(ops.gather(x, indices, axis), np.take_along_axis(x, indices, axis))
 
 
-def test_topk_and_sort_of_integers_and_ties():
-    x = minilm.tensor(np.array([3, 250, 0, 250], np.uint8))
+def test_topk_and_sort_of_integers_and_ties(device):
+    x = minilm.tensor(np.array([3, 250, 0, 250], np.uint8), device=device)
     values, places = x.topk(3)
     assert values.tolist() == [250, 250, 3]
     assert places.tolist() == [1, 3, 0]
-    assert minilm.tensor([-(2**63), 5]).topk(1)[0].tolist() == [5]
+    assert minilm.tensor([-(2**63), 5], device=device).topk(1)[0].tolist() == [5]
     assert x.topk(2, largest=False)[1].tolist() == [2, 0]
     assert x.sort().tolist() == [0, 3, 250, 250]
     raw = ops.topk(np.array([1.0, 2.0]), 1)
@@ -166,7 +166,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused(name):
+def test_what_does_not_fit_is_refused(name, device):
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
-        call(minilm.tensor(np.ones((3, 4)), requires_grad=True))
+        call(minilm.tensor(np.ones((3, 4)), requires_grad=True, device=device))

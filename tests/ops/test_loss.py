@@ -46,8 +46,8 @@ def test_no_rows_at_all(check):
     check(lambda x: ops.cross_entropy(x, np.zeros(0, int), reduction="sum"), [(0, 4)])
 
 
-def test_all_rows_ignored_gives_nan_as_in_torch():
-    x = minilm.tensor(np.zeros((2, 3)), requires_grad=True)
+def test_all_rows_ignored_gives_nan_as_in_torch(device):
+    x = minilm.tensor(np.zeros((2, 3)), requires_grad=True, device=device)
     assert np.isnan(ops.cross_entropy(x, [-100, -100]).item())
     loss = ops.cross_entropy(x, [-100, -100], reduction="sum")
     loss.backward()
@@ -55,9 +55,9 @@ def test_all_rows_ignored_gives_nan_as_in_torch():
     assert x.grad.tolist() == np.zeros((2, 3)).tolist()
 
 
-def test_masked_classes_and_ignored_rows_give_no_nan():
+def test_masked_classes_and_ignored_rows_give_no_nan(device):
     rows = np.array([[0.0, -np.inf, 0.0], [-np.inf, -np.inf, 0.0]])
-    x = minilm.tensor(rows, requires_grad=True)
+    x = minilm.tensor(rows, requires_grad=True, device=device)
     loss = ops.cross_entropy(x, [2, -100])
     np.testing.assert_allclose(loss.item(), np.log(2))
     (g,) = minilm.grad(loss, x, create_graph=True)
@@ -75,10 +75,10 @@ def test_targets_may_be_a_list_an_array_or_a_tensor(targets):
     assert loss.item() == pytest.approx(np.log(4))
 
 
-def test_large_vocabulary_in_float32(rng, torch):
+def test_large_vocabulary_in_float32(rng, torch, device):
     logits = rng.standard_normal((7, 1025)).astype(np.float32) * 5
     targets = rng.integers(0, 1025, 7)
-    x, theirs = minilm.tensor(logits, requires_grad=True), torch.tensor(logits, requires_grad=True)
+    x, theirs = minilm.tensor(logits, requires_grad=True, device=device), torch.tensor(logits, requires_grad=True)
     loss = ops.cross_entropy(x, targets)
     loss.backward()
     expected = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(targets))
@@ -98,10 +98,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused(name):
+def test_what_does_not_fit_is_refused(name, device):
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
-        call(minilm.tensor(np.zeros((2, 3)), requires_grad=True))
+        call(minilm.tensor(np.zeros((2, 3)), requires_grad=True, device=device))
 
 
 def _linear(targets, settings):
@@ -132,9 +132,9 @@ def test_linear_cross_entropy_with_targets_of_any_shape(shape, check, rng):
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
-def test_linear_cross_entropy_of_frozen_inputs_and_scaled(wanted, rng):
+def test_linear_cross_entropy_of_frozen_inputs_and_scaled(wanted, rng, device):
     inputs = [
-        minilm.tensor(rng.standard_normal(shape).astype(np.float32), requires_grad=flag)
+        minilm.tensor(rng.standard_normal(shape).astype(np.float32), requires_grad=flag, device=device)
         for shape, flag in zip([(6, 3), (7, 3)], wanted)
     ]
     targets = rng.integers(0, 7, 6)
@@ -148,8 +148,8 @@ def test_linear_cross_entropy_of_frozen_inputs_and_scaled(wanted, rng):
         np.testing.assert_array_equal(mine.numpy(), again.numpy())
 
 
-def test_linear_cross_entropy_makes_gradients_only_where_they_are_wanted(rng):
-    x, w = (minilm.tensor(rng.standard_normal((4, 4)), requires_grad=True) for _ in range(2))
+def test_linear_cross_entropy_makes_gradients_only_where_they_are_wanted(rng, device):
+    x, w = (minilm.tensor(rng.standard_normal((4, 4)), requires_grad=True, device=device) for _ in range(2))
     loss = ops.linear_cross_entropy(x, w, [0, 1, 2, 3])
     assert loss._node.kept["dweight"].shape == (4, 4)
     with minilm.no_grad():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import beside
 
 import minilm
 from minilm import ops
@@ -22,14 +23,14 @@ def _masked(x):
 
 
 CASES = {
-    "softmax, masked": (lambda x: ops.softmax(x, mask=KEPT), [(3, 5)], None),
+    "softmax, masked": (lambda x: ops.softmax(x, mask=beside(x, KEPT)), [(3, 5)], None),
     "softmax, masked, without the row that is masked whole": (
-        lambda x: ops.softmax(x, mask=KEPT)[[0, 2]],
+        lambda x: ops.softmax(x, mask=beside(x, KEPT))[[0, 2]],
         [(3, 5)],
         _masked,
     ),
-    "softmax, masked, axis": (lambda x: ops.softmax(x, 0, mask=KEPT.T[..., None]), [(5, 3, 2)], None),
-    "softmax, one mask for all": (lambda x: ops.softmax(x, -1, KEPT[0]), [(2, 3, 5)], None),
+    "softmax, masked, axis": (lambda x: ops.softmax(x, 0, mask=beside(x, KEPT.T[..., None])), [(5, 3, 2)], None),
+    "softmax, one mask for all": (lambda x: ops.softmax(x, -1, beside(x, KEPT[0])), [(2, 3, 5)], None),
     "softmax": (ops.softmax, [(3, 5)], lambda x: x.softmax(-1)),
     "softmax, axis": (lambda x: ops.softmax(x, 0), [(3, 2, 2)], lambda x: x.softmax(0)),
     "softmax, length 1": (ops.softmax, [(3, 1)], lambda x: x.softmax(-1)),

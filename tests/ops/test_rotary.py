@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import beside
 
 import minilm
 from minilm import ops
@@ -12,7 +13,7 @@ def _turn(length, dim, interleaved=False, positions=None):
 
     def call(x):
         settings = {"length": length} if positions is None else {"positions": positions}
-        cos, sin = ops.rotary_tables(dim=dim, dtype=x.dtype, **settings)
+        cos, sin = (beside(x, table) for table in ops.rotary_tables(dim=dim, dtype=x.dtype, **settings))
         return ops.rotary_embedding(x, cos, sin, interleaved)
 
     return call

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import beside
 
 import minilm
 from minilm import ops
@@ -38,7 +39,11 @@ CASES = {
         lambda a, b: _torch().cat([a, b], -1),
     ),
     "concatenate, one empty": (lambda a, b: ops.concatenate((a, b)), [(0, 3), (2, 3)], None),
-    "concatenate, twice": (lambda a: ops.concatenate([a, a, np.ones((1, 2)).astype(a.dtype)]), [(2, 2)], None),
+    "concatenate, twice": (
+        lambda a: ops.concatenate([a, a, beside(a, np.ones((1, 2)).astype(a.dtype))]),
+        [(2, 2)],
+        None,
+    ),
     "stack": (lambda a, b: ops.stack([a, b], 1), [(2, 3), (2, 3)], lambda a, b: _torch().stack([a, b], 1)),
     "stack, last": (lambda a, b: ops.stack([a, b], -1), [(3,), (3,)], lambda a, b: _torch().stack([a, b], -1)),
     "split": (lambda x: ops.split(x, 3, 1), [(2, 6)], lambda x: x.tensor_split(3, 1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..portable import check_range
 from ..registry import array_module, register
 from . import out_of_range
 
@@ -36,9 +37,6 @@ def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label
 def _classes(logits, targets, ignore_index):
     """The rows' numbers, their targets (0 where ignored), and which of them count."""
     xp = array_module(logits)
-    counted = targets != ignore_index
-    wrong = counted & ((targets < 0) | (targets >= logits.shape[1]))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise out_of_range(row, int(targets[row]), logits.shape[1], ignore_index)
+    V, counted = logits.shape[1], targets != ignore_index
+    check_range(targets, V, lambda row, target: out_of_range(row, target, V, ignore_index), counted=counted)
     return xp.arange(len(targets)), xp.where(counted, targets, 0).astype(xp.int64), counted

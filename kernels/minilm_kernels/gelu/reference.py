@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from ..portable import erf
 from ..registry import array_module, register
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -34,13 +33,4 @@ def gelu_backward(g, x, bias, *, approximate):
 
 def _normal_cdf(x):
     """Phi(x) = (1 + erf(x / sqrt 2)) / 2."""
-    return 0.5 * (1 + erf_values(x / math.sqrt(2)))
-
-
-def erf_values(x):
-    """The error function of an array's elements, in its dtype (what `minilm.ops.erf` computes, too)."""
-    if array_module(x) is np:  # NumPy has no erf; Python's is exact, one number at a time
-        return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
-    from cupyx.scipy.special import erf
-
-    return erf(x)
+    return 0.5 * (1 + erf(x / math.sqrt(2)))

@@ -1,0 +1,110 @@
+"""What NumPy and CuPy do differently, done alike: used instead of the library's own function where it matters.
+
+CuPy 14.2 has no bfloat16 in `where`, `clip`, sorting and `add.at`, an erf of its own that widens float16, and no
+`initial` in `max`; and indices that name nothing come in again at the other end instead of raising. (Of products:
+`products.py`.) What it does alike is called as ever, through `array_module`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from .registry import array_module
+
+__all__ = ["add_at", "argsort", "check_range", "clip", "erf", "largest", "unchecked_ranges", "where"]
+
+
+def where(condition, a, b):
+    """a where `condition` holds, else b, in the dtype of both; one of them may be a number."""
+    modules = [array_module(x) for x in (condition, a, b) if hasattr(x, "dtype")]
+    xp = next((module for module in modules if module is not np), np)  # beside arrays there may be NumPy's numbers
+    y = xp.where(condition, a, b)
+    if xp is np:
+        return y
+    kept = next((x.dtype for x in (a, b) if getattr(getattr(x, "dtype", None), "kind", "") == "V"), None)
+    others = [x.dtype for x in (a, b) if hasattr(x, "dtype") and x.dtype != kept]
+    return y if kept is None or others else y.astype(kept)
+
+
+def clip(x, lowest, highest):
+    """x, but at least `lowest` and at most `highest` (numbers or arrays; None: no bound)."""
+    xp = array_module(x)
+    if xp is np or x.dtype.kind not in "Vb":
+        return xp.clip(x, lowest, highest)
+    x = x if lowest is None else xp.maximum(x, lowest)
+    return x if highest is None else xp.minimum(x, highest)
+
+
+def largest(x, axis, keepdims: bool, initial: float):
+    """The largest along an axis, several, or all (None), but at least `initial`; of none at all `initial`."""
+    xp = array_module(x)
+    if xp is np:
+        return x.max(axis=axis, keepdims=keepdims, initial=initial)
+    if x.size:
+        return xp.maximum(x.max(axis=axis, keepdims=keepdims), x.dtype.type(initial))
+    return xp.full_like(x.sum(axis=axis, keepdims=keepdims), initial)
+
+
+def argsort(x, axis: int = -1):
+    """The places that sort `x`; equal elements keep their order."""
+    xp = array_module(x)
+    if xp is not np and x.dtype.kind == "V":
+        x = x.astype("float32")
+    return xp.argsort(x, axis=axis, kind="stable")
+
+
+def erf(x):
+    """The error function of an array's elements, in its dtype."""
+    if array_module(x) is np:  # NumPy has no erf; Python's is exact, one number at a time
+        return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+    from cupyx.scipy.special import erf
+
+    return erf(x).astype(x.dtype, copy=False)
+
+
+def add_at(target, index, values) -> None:
+    """target[index] += values, in place, each of equal indices counted. (On a GPU in no fixed order.)"""
+    xp = array_module(target)
+    if xp is np or target.dtype.kind != "V":
+        xp.add.at(target, index, values)
+        return
+    total = target.astype("float32")
+    xp.add.at(total, index, values.astype("float32"))
+    target[...] = total
+
+
+_unchecked = ContextVar("_unchecked", default=False)
+
+
+@contextmanager
+def unchecked_ranges() -> Iterator[None]:
+    """Within it `check_range` trusts arrays of the GPU, at which it could only look by waiting for them.
+
+    For indices that were looked at before: on the host, or in the forward pass. Those on the host are looked at always.
+    """
+    token = _unchecked.set(True)
+    try:
+        yield
+    finally:
+        _unchecked.reset(token)
+
+
+def check_range(indices, length: int, error: Callable[[int, int], Exception], *, counted=None, lowest: int = 0) -> None:
+    """Raises `error(position, index)` for the first of the flattened `indices` outside lowest..length-1.
+
+    Where `counted`, booleans of their shape, is False, they may be anything. On a GPU this waits for the indices, once.
+    """
+    if indices.size == 0 or (_unchecked.get() and array_module(indices) is not np):
+        return
+    if counted is None and array_module(indices) is np and indices.min() >= lowest and indices.max() < length:
+        return  # nearly always
+    wrong = (indices < lowest) | (indices >= length)
+    wrong = wrong if counted is None else wrong & counted
+    if bool(wrong.any()):
+        position = int(wrong.argmax())
+        raise error(position, int(indices.reshape(-1)[position]))
