@@ -161,7 +161,7 @@ class BertPreTrainedModel(PretrainedModel):
         return {name: array for name, array in weights.items() if not name.startswith(tuple(parts))}
 
     def _raw(self, values, name: str, shapes: tuple):
-        """A raw array on the model's device of an array, a Tensor or nested lists; ValueError unless its shape fits."""
+        """A raw array of an array, a Tensor or nested lists; ValueError unless its shape fits."""
         values = self._integers(values)
         if values.shape not in shapes:
             raise ValueError(f"{name} must be {' or '.join(str(s) for s in shapes)}; got {values.shape}")
@@ -252,7 +252,7 @@ class Bert(BertPreTrainedModel):
             mask, first = self._packed(cu_seqlens, attention_mask, shape)
         else:
             mask = None if attention_mask is None else self._raw(attention_mask, "attention_mask", (shape,))
-            mask, first = attention_mask_arguments(mask, *shape), (slice(None), 0)
+            mask, first = attention_mask_arguments(mask, *shape, self.device), (slice(None), 0)
         if position_ids is None:
             position_ids = self._positions(shape[1], mask.get("cu_seqlens"))
         else:
@@ -285,7 +285,7 @@ class Bert(BertPreTrainedModel):
                 f"{positions.max() + 1} tokens are more than the model's max_position_embeddings, "
                 f"{self.config.max_position_embeddings}; truncate"
             )
-        return to_device(positions, self.device)
+        return positions
 
     def own_names(self, weights: dict) -> dict:
         """As the heads', without the prefix `bert.`; the heads of a file are left out."""

@@ -48,13 +48,13 @@ class CausalLM(GenerationMixin, PretrainedModel):
         return KeyValueCache(self.n_layer, capacity)
 
     def _inputs(self, input_ids, attention_mask, position_ids, cache: KeyValueCache | None):
-        """(ids (B, T), positions (T,) or (B, T), the mask as attention takes it), checked and on the model's device."""
+        """(ids (B, T), positions (T,) or (B, T), the mask as attention takes it), checked."""
         ids, past = self._integers(input_ids), 0 if cache is None else len(cache)
         if ids.ndim != 2 or not ids.size:
             raise ValueError(f"input_ids must be (B, T), at least one token; got shape {ids.shape}. One row: ids[None]")
         length = past + ids.shape[1]
         attention_mask = self._integers(attention_mask)
-        mask = attention_mask_arguments(attention_mask, len(ids), length)
+        mask = attention_mask_arguments(attention_mask, len(ids), length, self.device)
         if cache is not None and cache.ragged:
             if attention_mask is not None:
                 raise ValueError("the cache's rows differ in length, and that says what is padding: no attention_mask")

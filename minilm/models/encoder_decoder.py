@@ -66,7 +66,7 @@ class EncoderDecoderLM(GenerationMixin, PretrainedModel):
     def encode(self, input_ids, attention_mask=None, *, output_hidden_states=False, output_attentions=False):
         """An EncoderOutput with the hidden states (B, S, C) for `input_ids` (B, S), to be used for several calls."""
         ids = self._token_ids(input_ids, "input_ids")
-        mask = attention_mask_arguments(self._integers(attention_mask), *ids.shape)
+        mask = attention_mask_arguments(self._integers(attention_mask), *ids.shape, self.device)
         states, attentions = [] if output_hidden_states else None, [] if output_attentions else None
         x = self.encoder(ids, mask, states, attentions)
         return EncoderOutput(x, None, _tuple(states), _tuple(attentions))
@@ -109,11 +109,13 @@ class EncoderDecoderLM(GenerationMixin, PretrainedModel):
         states, attentions, cross = ([] if on else None for on in (output_hidden_states, *(output_attentions,) * 2))
         x = self.decoder(
             ids,
-            attention_mask_arguments(self._integers(decoder_attention_mask), len(ids), past + ids.shape[1]),
+            attention_mask_arguments(
+                self._integers(decoder_attention_mask), len(ids), past + ids.shape[1], self.device
+            ),
             states,
             attentions,
             memory,
-            attention_mask_arguments(self._integers(attention_mask), len(ids), length),
+            attention_mask_arguments(self._integers(attention_mask), len(ids), length, self.device),
             cache,
             cross,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from minilm import nn, ops
-from minilm.backend import Generator, array_module
+from minilm.backend import Generator, array_module, to_device
 from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
@@ -302,6 +302,7 @@ class Llama(CausalLM):
 
     def _rotary_tables(self, positions, dtype, length: int) -> tuple:
         """cos and sin, (T, D/2) or (B, T, D/2), of the angles at `positions`."""
+        positions = to_device(positions, self.device)
         config, xp = self.config, array_module(positions)
         frequencies, factor = rope_frequencies(
             config.rope_parameters, config.head_dim, config.max_position_embeddings, length

@@ -12,7 +12,6 @@ import numpy as np
 
 from minilm import nn
 from minilm.autograd import Tensor
-from minilm.backend import to_device
 from minilm.checkpoint.files import atomic_write
 from minilm.checkpoint.weights import map_weights, save_weights
 
@@ -84,11 +83,14 @@ class PretrainedModel(nn.Module):
         return model.eval()
 
     def _integers(self, values):
-        """A raw array on the model's device of an array, a Tensor or nested lists; None stays None."""
+        """A raw array of an array, a Tensor or nested lists, on the device that it comes from; None stays None.
+
+        Embeddings and losses look at tokens on the host, where that is quick, and send them to the GPU themselves.
+        """
         if values is None:
             return None
         values = values.data if isinstance(values, Tensor) else values
-        return to_device(values if hasattr(values, "dtype") else np.asarray(values), self.device)
+        return values if hasattr(values, "dtype") else np.asarray(values)
 
     def own_names(self, weights: dict) -> dict:
         """The weights of a file under this model's names: with the family's prefix, where the file leaves it out."""

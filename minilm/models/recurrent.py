@@ -9,7 +9,7 @@ import numpy as np
 
 from minilm import nn, ops
 from minilm.autograd import Tensor, no_grad
-from minilm.backend import Generator
+from minilm.backend import Generator, to_device
 
 from .causal_lm import CausalLM
 from .output import CausalLMOutput
@@ -168,7 +168,9 @@ class RecurrentSeq2Seq(PretrainedModel):
     def encode(self, input_ids, attention_mask=None):
         """What the decoder looks at: the encoder's outputs (B, S, C), and which (B, 1, S) are tokens', None if all."""
         memory, _ = self.encoder(self.embed_tokens(self._integers(input_ids)), None, attention_mask)
-        return memory, None if attention_mask is None else self._integers(attention_mask).astype(bool)[:, None]
+        if attention_mask is None:
+            return memory, None
+        return memory, to_device(self._integers(attention_mask).astype(bool)[:, None], self.device)
 
     def decode(self, ids, memory, mask, state=None):
         """(logits (B, T, V), weights (B, T, S), state) for target tokens `ids` (B, T) that come after `state`."""

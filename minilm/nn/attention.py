@@ -13,16 +13,16 @@ from .module import Module
 __all__ = ["MultiHeadAttention", "attention_mask_arguments"]
 
 
-def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
+def attention_mask_arguments(attention_mask, batch: int, length: int, device: str = "cpu") -> dict:
     """What a mask (B, S) of 1 for real and 0 for padding tokens means to `ops.scaled_dot_product_attention`.
 
     Padding on the right alone becomes `key_lengths`, which the fused kernel understands; anything else a boolean mask.
+    The mask is looked at on the host, so that is where it had best come from; what it means goes to `device`.
     Raises ValueError for another shape, or other numbers (0 and -inf, to be added to scores, mean the contrary).
     """
     if attention_mask is None:
         return {}
-    given = getattr(attention_mask, "_data", attention_mask)
-    values = backend.to_numpy(given)
+    values = backend.to_numpy(getattr(attention_mask, "_data", attention_mask))
     mask = values.astype(bool)
     if mask.shape != (batch, length):
         raise ValueError(f"attention_mask must be ({batch}, {length}), one entry a key; got {mask.shape}")
@@ -32,8 +32,8 @@ def attention_mask_arguments(attention_mask, batch: int, length: int) -> dict:
         return {}
     lengths = mask.sum(axis=1)
     if (mask == (np.arange(length) < lengths[:, None])).all():
-        return {"key_lengths": lengths}
-    return {"attn_mask": backend.array_module(given).asarray(mask[:, None, None, :])}
+        return {"key_lengths": backend.to_device(lengths, device)}
+    return {"attn_mask": backend.to_device(mask[:, None, None, :], device)}
 
 
 class MultiHeadAttention(Module):
@@ -77,7 +77,7 @@ class MultiHeadAttention(Module):
         q = ops.split_heads(self.q_proj(x), self.n_head)
         k, v = (ops.split_heads(project(source), self.n_kv_head) for project in (self.k_proj, self.v_proj))
         past = 0 if cache is None else len(cache)
-        seen = attention_mask_arguments(attention_mask, k.shape[0], past + k.shape[2])
+        seen = attention_mask_arguments(attention_mask, k.shape[0], past + k.shape[2], k.device)
         seen["causal"] = self.causal
         if cache is not None:
             k, v, seen = cache.attend(layer, k, v, seen)

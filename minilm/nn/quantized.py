@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import minilm_kernels as kernels
 import numpy as np
+from minilm_kernels.portable import check_range
 
 from minilm.autograd import Tensor, is_grad_enabled
 
@@ -43,7 +44,10 @@ class QuantizedEmbedding(Module):
         self.register_buffer("blocks", blocks)
 
     def forward(self, indices):
-        return Tensor(kernels.dequantize(self.blocks.data[indices], format=self.format))
+        indices, blocks = getattr(indices, "_data", indices), self.blocks.data
+        rows = len(blocks)
+        check_range(indices, rows, lambda _, i: IndexError(f"index {i} is outside the table's rows, 0..{rows - 1}"))
+        return Tensor(kernels.dequantize(blocks[indices], format=self.format))
 
     def project(self, x):
         """x @ weight.T, (..., C) to (..., V): the output layer of a model that shares it with this table."""

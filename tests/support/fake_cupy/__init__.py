@@ -23,15 +23,10 @@ import numpy as np
 
 from . import cublas
 from .arrays import ndarray, transfers
-from .functions import table
+from .functions import API, table
 from .ufuncs import Ufunc
 
 __all__ = ["installed", "transfers"]
-
-_CONSTANTS = (
-    "bool_ complex64 complex128 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 intp uintp "
-    "e pi inf nan newaxis dtype finfo iinfo generic integer floating inexact"
-)
 
 
 class CUDARuntimeError(RuntimeError):
@@ -64,7 +59,7 @@ def _modules() -> dict[str, types.ModuleType]:
     cupy = types.ModuleType("cupy")
     cupy.__version__ = "14.2.0"
     cupy.ndarray, cupy.ufunc = ndarray, Ufunc
-    for name in _CONSTANTS.split():
+    for name in API["numpy"].split():
         setattr(cupy, name, getattr(np, name))
     for name, function in table().items():
         if not name.startswith("_"):
@@ -89,7 +84,7 @@ def _modules() -> dict[str, types.ModuleType]:
     libraries = types.ModuleType("cupy_backends.cuda.libs")
     libraries.cublas = cublas
     special = types.ModuleType("cupyx.scipy.special")
-    special.erf = Ufunc("erf", ["e->e", "f->f", "d->d"], _erf)
+    special.erf = Ufunc("erf", API["ufuncs"]["erf"], _erf)
     found = {"cupy": cupy, "cupy.cuda": cuda, "cupy_backends.cuda.libs": libraries, "cupyx.scipy.special": special}
     for name in ("cupy_backends", "cupy_backends.cuda", "cupyx", "cupyx.scipy"):
         found[name] = types.ModuleType(name)

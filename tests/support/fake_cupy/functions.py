@@ -12,20 +12,20 @@ import numpy as np
 from .arrays import ndarray, transfers, unwrapped
 from .ufuncs import Ufunc, computed
 
-__all__ = ["table"]
+__all__ = ["API", "table"]
 
-_API = Path(__file__).with_name("api.json")
+API = json.loads(Path(__file__).with_name("api.json").read_text())
 # What takes arrays of the host, and sends them to the device.
 _SENDS = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "tril", "triu"}
 # What is about shapes and dtypes, and gives no array.
-_ABOUT = {"can_cast", "isscalar", "issubdtype", "ndim", "promote_types", "result_type", "shape", "size"}
+_ABOUT = {"can_cast", "ndim", "result_type", "shape", "size"}
 _CLIP = [f"{c * 3}->{c}" for c in "?bBhHiIlLqQefd"]  # without bfloat16, as `where`
 
 
 @functools.cache
 def table() -> dict:
     """Name to function, for all that the stand-in has."""
-    api = json.loads(_API.read_text())
+    api = API
     found = {name: Ufunc(name, _known(types)) for name, types in api["ufuncs"].items() if hasattr(np, name)}
     found["_where"] = Ufunc("_where", api["ufuncs"]["_where"], np.where)
     found["_clip"] = Ufunc("_clip", _CLIP, np.clip)

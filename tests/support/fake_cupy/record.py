@@ -9,22 +9,27 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy
+
 API = Path(__file__).with_name("api.json")
 
 
 def recorded() -> dict:
-    """The signatures of CuPy's functions, and the loops of its universal functions in the order of their trial."""
+    """What CuPy takes from NumPy as it is; its functions' signatures; its ufuncs' loops in the order of their trial."""
     import cupy
     from cupy._sorting.search import _where_ufunc
+    from cupyx.scipy.special import erf
 
-    functions, ufuncs = {}, {"_where": _where_ufunc.types}
+    numpys, functions, ufuncs = [], {}, {"_where": _where_ufunc.types, "erf": erf.types}
     for name in sorted(n for n in dir(cupy) if not n.startswith("_")):
         value = getattr(cupy, name)
         if isinstance(value, cupy.ufunc):
             ufuncs[name] = value.types
+        elif hasattr(numpy, name) and value is getattr(numpy, name):
+            numpys.append(name)
         elif inspect.isfunction(value):
             functions[name] = _spelled(inspect.signature(value))
-    return {"version": cupy.__version__, "functions": functions, "ufuncs": ufuncs}
+    return {"version": cupy.__version__, "numpy": " ".join(numpys), "functions": functions, "ufuncs": ufuncs}
 
 
 def _spelled(signature: inspect.Signature) -> str:
@@ -38,7 +43,7 @@ def _spelled(signature: inspect.Signature) -> str:
 
 if __name__ == "__main__":
     found = recorded()
-    lines = [f'"version": {json.dumps(found["version"])}']
+    lines = [f'"{part}": {json.dumps(found[part])}' for part in ("version", "numpy")]
     for part in ("functions", "ufuncs"):
         entries = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in found[part].items())
         lines.append(f'"{part}": {{\n{entries}\n}}')
