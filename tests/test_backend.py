@@ -263,3 +263,62 @@ def test_objects_are_kept_from_the_collector_for_a_while():
     with pytest.raises(RuntimeError, match="within"):
         interrupted()
     assert gc.get_freeze_count() == 0
+
+
+# A GPU's memory.
+
+
+def test_a_gpus_memory_is_reported(cuda_standin):
+    pool = cuda_standin.get_default_memory_pool()
+    pool.used, pool.total = 3 * 2**30, 5 * 2**30
+    memory = backend.gpu_memory()
+    assert (memory.used, memory.held, memory.free, memory.total) == (3 * 2**30, 5 * 2**30, 79 * 2**30, 80 * 2**30)
+    assert memory.available == 81 * 2**30
+    assert str(memory) == "3.0 GiB in arrays, 5.0 GiB held, 79.0 GiB free of 80.0 GiB"
+    assert backend.peak_memory("cuda") == 5 * 2**30
+    backend.release_memory()
+    assert backend.gpu_memory().held == 3 * 2**30
+    assert backend.gpus() == [backend.Gpu("Stand-in", (9, 0), 80 * 2**30, 79 * 2**30)]
+
+
+def test_no_gpu_has_no_memory(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert backend.gpus() == []
+    with pytest.raises(RuntimeError, match="device 'cuda' can't be used here: the package CuPy is not installed"):
+        backend.gpu_memory()
+    backend.release_memory()
+
+
+def test_out_of_memory_says_what_there_is_and_what_to_lower(cuda_standin):
+    pool = cuda_standin.get_default_memory_pool()
+    pool.used, pool.total = 60 * 2**30, 70 * 2**30
+    cuda_standin.cuda.runtime.memGetInfo = lambda: (2**30, 80 * 2**30)
+    with (
+        pytest.raises(
+            backend.OutOfMemory, match=r"20\.0 GiB more were asked for, and 11\.0 GiB of 80\.0 GiB"
+        ) as caught,
+        backend.guard_memory(),
+    ):
+        raise cuda_standin.cuda.memory.OutOfMemoryError(20 * 2**30, 70 * 2**30)
+    assert caught.value.requested == 20 * 2**30
+    assert caught.value.memory.available == 11 * 2**30
+    assert "9.0 GiB belong to other programs); lower the batch size" in str(caught.value)
+    assert isinstance(caught.value, MemoryError)
+    assert pool.total == pool.used  # given back, for a smaller attempt
+    with pytest.raises(backend.OutOfMemory, match="more memory was asked for"), backend.guard_memory():
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@pytest.mark.parametrize("error", [MemoryError("of the host"), RuntimeError("something else"), ValueError("no")])
+def test_other_errors_pass_the_guard(error, cuda_standin):
+    with pytest.raises(type(error), match=str(error)) as caught, backend.guard_memory():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.gpu
+def test_a_card_runs_out_of_memory():
+    total = backend.gpu_memory().total
+    with pytest.raises(backend.OutOfMemory) as caught, backend.guard_memory():
+        backend.array_module(backend.to_device(np.zeros(1), "cuda")).empty(2 * total, np.uint8)
+    assert caught.value.requested >= 2 * total

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from minilm import backend
 from minilm.checkpoint import load_weights
 from minilm.cli.main import main
 from minilm.models import GPT2
@@ -169,6 +170,40 @@ def test_info(capfd):
     for name in ("minilm ", "python ", "numpy ", "numba ", "blas ", "sgemm ", "cuda "):
         assert f"\n{name}" in f"\n{output}"
     assert "GFLOP/s" in output
+
+
+def test_info_where_cupy_is_not_installed(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # import cupy raises ImportError
+    assert main(["info"]) == 0
+    assert "not usable: the package CuPy is not installed" in capfd.readouterr().out
+
+
+def test_info_of_a_gpu(capfd, cuda_standin):
+    assert main(["info"]) == 0
+    output = capfd.readouterr().out
+    assert "\ncuda           13.0, driver for 13.0, CuPy 14.2.0\n" in output
+    assert "\ngpu            Stand-in, compute 9.0, 80.0 GiB (79.0 GiB free)\n" in output
+
+
+@pytest.mark.gpu
+def test_info_of_this_gpu(capfd):
+    assert main(["info"]) == 0
+    assert str(backend.gpus()[0]).split(" (")[0] in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["train", "--preset", "tiny"], ["generate", "run"], ["chat", "model"]])
+def test_cuda_where_there_is_none_is_a_clear_error(arguments, capfd, monkeypatch, tmp_path):
+    """With CuPy and without it: one line that says what is missing, before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    if (problem := backend.cuda_problem()) is not None:
+        assert main([*arguments, "--device", "cuda"]) != 0
+        assert problem in " ".join(capfd.readouterr().err.split())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main([*arguments, "--device", "cuda"]) != 0
+    error = " ".join(capfd.readouterr().err.split())
+    assert "device 'cuda' can't be used here: the package CuPy is not installed" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_is_helpful(capfd):

@@ -18,6 +18,7 @@ from .arrays import (
     to_device,
     to_numpy,
 )
+from .gpu import Gpu, GpuMemory, OutOfMemory, gpu_memory, gpus, guard_memory, release_memory
 from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Draws, Generator, default_generator, manual_seed
 
@@ -25,6 +26,9 @@ __all__ = [
     "DTYPES",
     "Draws",
     "Generator",
+    "Gpu",
+    "GpuMemory",
+    "OutOfMemory",
     "array_module",
     "as_array",
     "bfloat16",
@@ -33,12 +37,16 @@ __all__ = [
     "default_device",
     "default_generator",
     "device_of",
+    "gpu_memory",
+    "gpus",
+    "guard_memory",
     "has_cuda_array",
     "is_tf32",
     "keep_objects",
     "manual_seed",
     "matmul",
     "peak_memory",
+    "release_memory",
     "resolve_dtype",
     "reuse_memory",
     "synchronize",

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .gpu import gpu_memory
+
 __all__ = ["keep_objects", "peak_memory", "reuse_memory"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -69,8 +71,10 @@ def keep_objects() -> Iterator[None]:
         gc.unfreeze()
 
 
-def peak_memory() -> int:
-    """The most memory this process has held so far, in bytes (its peak resident set)."""
+def peak_memory(device: str = "cpu") -> int:
+    """The most memory this process has held so far, in bytes: its peak resident set, or on "cuda" CuPy's pool."""
+    if device == "cuda":
+        return gpu_memory().held
     if sys.platform.startswith("linux"):  # ru_maxrss would count what a parent process held when it forked
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024

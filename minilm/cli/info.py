@@ -50,7 +50,9 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "compiled code", _compiled()
     yield "sgemm", f"{matrix_rate('cpu') / 1e9:,.0f} GFLOP/s (float32 matrix product, 1024 wide)"
     problem = backend.cuda_problem()
-    yield "cuda", f"not usable: {problem}" if problem else _gpus()
+    yield "cuda", f"not usable: {problem}" if problem else _cuda()
+    for gpu in backend.gpus():
+        yield "gpu", str(gpu)
     if problem is None:
         yield "cuda sgemm", f"{matrix_rate('cuda', size=8192) / 1e9:,.0f} GFLOP/s (float32 matrix product, 8192 wide)"
 
@@ -98,12 +100,14 @@ def _compiled() -> str:
     return folder() or "not kept: no folder can be written to (NUMBA_CACHE_DIR names one)"
 
 
-def _gpus() -> str:
-    import numpy as np
+def _cuda() -> str:
+    import sys
 
-    from minilm import backend
+    cupy = sys.modules["cupy"]  # which looking for problems has imported
+    runtime, driver = cupy.cuda.runtime.runtimeGetVersion(), cupy.cuda.runtime.driverGetVersion()
+    return f"{_release(runtime)}, driver for {_release(driver)}, CuPy {cupy.__version__}"
 
-    cupy = backend.array_module(backend.to_device(np.zeros(1), "cuda"))
-    runtime = cupy.cuda.runtime
-    names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
-    return f"{', '.join(names)}; CuPy {cupy.__version__}, CUDA {runtime.runtimeGetVersion()}"
+
+def _release(version: int) -> str:
+    """12060 is CUDA 12.6."""
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -71,6 +71,7 @@ def _modules() -> dict[str, types.ModuleType]:
     runtime = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         getDevice=lambda: 0,
+        setDevice=lambda number: None,
         getDeviceCount=lambda: 1,
         getDeviceProperties=lambda i: {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 80 * 2**30},
         memGetInfo=lambda: (79 * 2**30, 80 * 2**30),
