@@ -309,3 +309,27 @@ def test_ranges_may_be_trusted():
             table[np.array([3])]  # what is on the host is looked at all the same
     assert fake_cupy.transfers.fetched == 0
     assert picked.tolist() == [1]
+
+
+# Nothing is fetched, and so waited for, that was not asked for.
+
+
+def test_a_training_step_waits_for_its_loss_and_norm_alone(cuda_standin):
+    model = _gpt2().to("cuda")
+    optimizer, ids = AdamW(model.parameters(), lr=1e-3), _ids(0)
+    fake_cupy.transfers.fetched = fake_cupy.transfers.sent = 0
+    loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
+    loss.backward()
+    optimizer.step()
+    assert fake_cupy.transfers.fetched == 0
+    assert fake_cupy.transfers.sent == 3  # tokens, positions, targets
+    loss.item()
+    grad_norm(model.parameters())
+    assert fake_cupy.transfers.fetched == 2
+
+
+def test_decoding_fetches_logits_alone(cuda_standin):
+    model = _gpt2().to("cuda").eval()
+    fake_cupy.transfers.fetched = 0
+    model.generate(np.array([[1, 2, 3]]), 5)
+    assert fake_cupy.transfers.fetched == 5

@@ -94,10 +94,13 @@ def _set_threads(count: int | None) -> None:
 
 
 def _run(verb: str, arguments: list[str]) -> int:
+    from minilm.backend import guard_memory
+
     from .errors import user_errors
 
     try:
-        return importlib.import_module(f"minilm.cli.{verb.replace('-', '_')}").run(arguments)
+        with guard_memory():
+            return importlib.import_module(f"minilm.cli.{verb.replace('-', '_')}").run(arguments)
     except BrokenPipeError:
         raise
     except user_errors() as error:
