@@ -263,13 +263,13 @@ def test_grad_of_one_of_several_outputs_of_an_operation():
     assert minilm.grad((first * first).sum(), [x, second], allow_unused=True)[0].tolist() == [0, 2, 4, 0, 0, 0]
 
 
-def test_grad_of_an_input_that_is_not_used():
+def test_grad_of_an_input_that_is_not_used(device):
     x, y = leaf([1.0]), leaf([1.0])
     assert minilm.grad(x * 2, [x, y], allow_unused=True)[1] is None
     with pytest.raises(ValueError, match=r"do not depend on input 1 of grad \(shape \(1,\)\); pass allow_unused=True"):
         minilm.grad(x * 2, [x, y])
     with pytest.raises(ValueError, match=r"input 0 of grad .* does not require a gradient"):
-        minilm.grad(x * 2, minilm.tensor([1.0]))
+        minilm.grad(x * 2, minilm.tensor([1.0], device=device))
 
 
 def test_higher_derivatives():
@@ -372,11 +372,11 @@ def test_a_change_that_no_gradient_needs_is_allowed():
     assert x.grad.tolist() == [1, 1]
 
 
-def test_changes_in_place_are_refused_where_they_would_be_recorded():
+def test_changes_in_place_are_refused_where_they_would_be_recorded(device):
     x = leaf([1.0, 2.0])
     with pytest.raises(RuntimeError, match=r"fill_ changes a tensor in place.*no_grad\(\)"):
         x.fill_(0)
-    plain = minilm.tensor([1.0, 2.0])
+    plain = minilm.tensor([1.0, 2.0], device=device)
     with pytest.raises(RuntimeError, match="assignment to an element"):
         plain[0] = x[0]
     plain[0] = 5
@@ -502,35 +502,35 @@ def test_detach_shares_memory_and_no_history():
     assert np.shares_memory(x.detach().data, x.data)
 
 
-def test_requires_grad_is_for_floating_leaves():
+def test_requires_grad_is_for_floating_leaves(device):
     with pytest.raises(TypeError, match="floating-point tensors can require a gradient; this one is int64"):
-        minilm.tensor([1], requires_grad=True)
+        minilm.tensor([1], requires_grad=True, device=device)
     with pytest.raises(TypeError, match="int64"):
-        minilm.tensor([1]).requires_grad_()
+        minilm.tensor([1], device=device).requires_grad_()
     with pytest.raises(ValueError, match=r"detach\(\) first"):
         (leaf([1.0]) * 2).requires_grad_(False)
-    x = minilm.tensor([1.0]).requires_grad_()
+    x = minilm.tensor([1.0], device=device).requires_grad_()
     assert x.requires_grad
     assert not x.requires_grad_(False).requires_grad
-    assert minilm.tensor([1.0], dtype="bfloat16", requires_grad=True).requires_grad
+    assert minilm.tensor([1.0], dtype="bfloat16", requires_grad=True, device=device).requires_grad
 
 
-def test_backward_without_a_graph():
+def test_backward_without_a_graph(device):
     with pytest.raises(ValueError, match="does not require a gradient"):
-        minilm.tensor(1.0).backward()
+        minilm.tensor(1.0, device=device).backward()
     with no_grad():
         y = leaf(1.0) * 2
     with pytest.raises(ValueError, match=r"made under no_grad\(\)"):
         y.backward()
 
 
-def test_conversions():
+def test_conversions(device):
     x = leaf(2.5)
     assert float(x) == 2.5
     assert int(x) == 2
     assert f"{x:.3f}" == "2.500"
     assert bool(x)
-    assert [10, 20, 30][minilm.tensor(1)] == 20
+    assert [10, 20, 30][minilm.tensor(1, device=device)] == 20
     assert np.asarray(x) == 2.5
     assert np.asarray(x, dtype=np.float32).dtype == np.float32
     assert len(leaf([1.0, 2.0])) == 2
@@ -541,7 +541,7 @@ def test_conversions():
         (lambda: len(x), TypeError, "no length"),
         (lambda: [1][x], TypeError, "integer tensors"),
         (lambda: np.exp(x), TypeError, "ufunc"),
-        (lambda: minilm.tensor("text"), TypeError, "holds numbers"),
+        (lambda: minilm.tensor("text", device=device), TypeError, "holds numbers"),
         (lambda: setattr(x, "data", x), TypeError, "raw array"),
     ]:
         with pytest.raises(error, match=message):

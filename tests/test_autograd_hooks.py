@@ -67,8 +67,8 @@ def test_a_hook_on_one_output_of_several():
     assert x.grad.tolist() == [1, 10]
 
 
-def test_a_hooks_dtype_and_shape():
-    x = minilm.tensor([1.0, 2.0], requires_grad=True)
+def test_a_hooks_dtype_and_shape(device):
+    x = minilm.tensor([1.0, 2.0], requires_grad=True, device=device)
     x.register_hook(lambda g: g.numpy().astype(np.float64) * 2)
     (x * 1).sum().backward()
     assert x.grad.dtype == np.float32
@@ -76,7 +76,7 @@ def test_a_hooks_dtype_and_shape():
     with pytest.raises(ValueError, match=r"hook returned shape \(1,\) for a tensor of shape \(2,\)"):
         (x * 1).sum().backward()
     with pytest.raises(ValueError, match="needs a tensor that requires a gradient"):
-        minilm.tensor([1.0]).register_hook(print)
+        minilm.tensor([1.0], device=device).register_hook(print)
 
 
 def test_a_hook_that_keeps_its_gradient_keeps_what_it_saw():
@@ -133,19 +133,19 @@ def test_anomaly_mode_names_a_bad_forward():
         ops.log(leaf([0.0]))
 
 
-def test_anomaly_mode_is_quiet_where_all_is_well():
+def test_anomaly_mode_is_quiet_where_all_is_well(device):
     with detect_anomaly():
         x = leaf(np.ones((1, 1, 3, 2)))
         mask = np.tril(np.ones((3, 3), bool))
         ops.scaled_dot_product_attention(x, x, x, attn_mask=mask).sum().backward()  # -inf was asked for here
-        inf = minilm.tensor([np.inf])
+        inf = minilm.tensor([np.inf], device=device)
         assert (inf * 2).item() == np.inf  # not this operation's fault
     with np.errstate(all="ignore"):
         assert ops.log(leaf([0.0])).item() == -np.inf  # outside nothing is looked at
 
 
-def test_anomaly_mode_sees_bfloat16():
-    x = minilm.tensor([3e38], dtype="bfloat16", requires_grad=True)
+def test_anomaly_mode_sees_bfloat16(device):
+    x = minilm.tensor([3e38], dtype="bfloat16", requires_grad=True, device=device)
     with detect_anomaly(), np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="multiply"):
         x * x
 
@@ -205,15 +205,15 @@ def test_trace_is_drawn():
     assert "n1 --> n2" in t.mermaid()
 
 
-def test_trace_without_gradients_nested_and_of_one_thread():
+def test_trace_without_gradients_nested_and_of_one_thread(device):
     with trace() as outer:
-        minilm.tensor([1.0]) + 1
+        minilm.tensor([1.0], device=device) + 1
         with trace() as inner:
-            minilm.tensor([1.0]) * 2
-        thread = threading.Thread(target=lambda: minilm.tensor([1.0]) - 1)
+            minilm.tensor([1.0], device=device) * 2
+        thread = threading.Thread(target=lambda: minilm.tensor([1.0], device=device) - 1)
         thread.start()
         thread.join()
-    minilm.tensor([1.0]) / 2
+    minilm.tensor([1.0], device=device) / 2
     assert [row.name for row in outer.rows] == ["add"]
     assert [row.name for row in inner.rows] == ["multiply"]
     assert outer.rows[0].bytes_kept == 0

@@ -70,11 +70,11 @@ def _(g, arrays_shape, weight, needs):
     return tuple(g * weight if need else None for need in needs)
 
 
-def test_a_custom_operation_is_like_ours():
+def test_a_custom_operation_is_like_ours(device):
     assert gradcheck(cube, leaf([1.0, -2.0]))
     assert gradgradcheck(cube, leaf([1.0, -2.0]))
     assert cube(np.array([2.0])).tolist() == [8]
-    assert isinstance(cube(minilm.tensor([2.0])), Tensor)
+    assert isinstance(cube(minilm.tensor([2.0], device=device)), Tensor)
     assert cube.__doc__ == "x * x * x"
     assert repr(cube).startswith("<operation cube(x")
 
@@ -107,7 +107,7 @@ def test_a_variadic_operation():
     assert c.grad is None
 
 
-def test_broadcasting_and_dtypes_are_the_engines_business():
+def test_broadcasting_and_dtypes_are_the_engines_business(device):
     @op
     def stretch(x: Array, shape):
         return np.broadcast_to(x, shape).astype(np.float64)
@@ -116,13 +116,13 @@ def test_broadcasting_and_dtypes_are_the_engines_business():
     def _(g):
         return g
 
-    x = minilm.tensor([[1.0], [2.0]], requires_grad=True)
+    x = minilm.tensor([[1.0], [2.0]], requires_grad=True, device=device)
     stretch(x, (3, 2, 4)).sum().backward()
     assert x.grad.tolist() == [[12], [12]]
     assert x.grad.dtype == np.float32
 
 
-def test_a_gradient_may_be_placed():
+def test_a_gradient_may_be_placed(device):
     @op
     def first_row(x: Array):
         return x[0]
@@ -131,7 +131,7 @@ def test_a_gradient_may_be_placed():
     def _(g, x_shape):
         return Placed(g, 0, x_shape)
 
-    x = minilm.tensor(np.ones((3, 2), np.float32), requires_grad=True)
+    x = minilm.tensor(np.ones((3, 2), np.float32), requires_grad=True, device=device)
     (first_row(x) * 2 + x.sum(0)).sum().backward()
     assert x.grad.tolist() == [[3, 3], [1, 1], [1, 1]]
     x.zero_grad()
@@ -256,9 +256,9 @@ def test_second_order_needs_a_composition_where_values_were_kept():
         (lambda x: ops.sum(x, 0, False, 1), "sum takes 3 arguments, got 4"),
     ],
 )
-def test_arguments_that_do_not_bind(call, message):
+def test_arguments_that_do_not_bind(call, message, device):
     with pytest.raises(TypeError, match=message):
-        call(minilm.tensor([1.0]))
+        call(minilm.tensor([1.0], device=device))
 
 
 def test_a_rule_that_computes_with_constants_works_while_a_graph_is_made():

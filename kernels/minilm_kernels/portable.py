@@ -70,8 +70,11 @@ def erf(x):
 def einsum(subscripts: str, *operands):
     """Einstein's summation; on a GPU operands of 16 bits are summed up in float32, as `products.matmul` does it."""
     arrays = [x for x in operands if hasattr(x, "dtype")]
-    xp, dtype = array_module(arrays[0]), arrays[0].dtype
-    if xp is not np and dtype.itemsize == 2 and all(x.dtype == dtype for x in arrays):
+    xp = array_module(arrays[0]) if arrays else np
+    if xp is np:
+        return np.einsum(subscripts, *operands, optimize=True)
+    dtype = arrays[0].dtype
+    if dtype.itemsize == 2 and all(x.dtype == dtype for x in arrays):
         operands = [xp.asarray(x, dtype) for x in operands]
         return xp.einsum(subscripts, *(x.astype("float32") for x in operands), optimize=True).astype(dtype)
     return xp.einsum(subscripts, *operands, optimize=True)
