@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import fake_cupy
 import numpy as np
@@ -333,3 +334,35 @@ def test_decoding_fetches_logits_alone(cuda_standin):
     fake_cupy.transfers.fetched = 0
     model.generate(np.array([[1, 2, 3]]), 5)
     assert fake_cupy.transfers.fetched == 5
+
+
+# A run on one device goes on on the other.
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("a text of few words, again and again.\n" * 60)
+    return path
+
+
+def test_a_run_trained_on_one_device_goes_on_on_the_other(tmp_path, corpus, capfd):
+    from minilm.cli.main import main
+
+    def train(folder, steps, device, *more):
+        settings = ("--output-dir", str(folder), "--train.steps", str(steps), "--device", device)
+        assert main(["train", *more, *settings]) == 0, capfd.readouterr().err
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert all(np.isfinite(row["loss"]) for row in rows)
+        return [row["loss"] for row in rows]
+
+    new = ("--preset", "tiny", "--data", str(corpus), "--train.ema-decay", "0.9", "--optim.warmup-steps", "1", "--train.eval-batches", "1")
+    losses = [train(tmp_path / device, 3, device, *new) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    on_cpu = train(tmp_path / "cuda", 5, "cpu", "--resume", "auto")
+    on_cuda = train(tmp_path / "cpu", 5, "cuda", "--resume", "auto")
+    np.testing.assert_allclose(on_cuda, on_cpu, rtol=1e-3)
+    assert (
+        main(["generate", str(tmp_path / "cuda"), "--prompt", "a ", "--max-new-tokens", "3", "--device", "cuda"]) == 0
+    )
+    assert main(["generate", str(tmp_path / "cuda"), "--prompt", "a ", "--max-new-tokens", "3", "--device", "cpu"]) == 0
