@@ -6,11 +6,13 @@ from .gradcheck import GradientError, gradcheck, gradgradcheck
 from .mode import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from .operation import Array, Operation, op
 from .placed import Placed
+from .precision import PRECISIONS, check_precision, compute_in, precision_notice
 from .recompute import kept_bytes, recompute
 from .tensor import Tensor, tensor
 from .trace import Trace, trace
 
 __all__ = [
+    "PRECISIONS",
     "Array",
     "GradientError",
     "Operation",
@@ -19,6 +21,8 @@ __all__ = [
     "Trace",
     "autocast",
     "backward",
+    "check_precision",
+    "compute_in",
     "detect_anomaly",
     "enable_grad",
     "get_autocast_dtype",
@@ -29,6 +33,7 @@ __all__ = [
     "kept_bytes",
     "no_grad",
     "op",
+    "precision_notice",
     "recompute",
     "tensor",
     "trace",

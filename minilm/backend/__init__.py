@@ -21,6 +21,7 @@ from .arrays import (
 from .gpu import Gpu, GpuMemory, OutOfMemory, gpu_memory, gpus, guard_memory, release_memory
 from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Draws, Generator, default_generator, manual_seed
+from .room import free_memory, free_unused, memory_in_use
 
 __all__ = [
     "DTYPES",
@@ -37,6 +38,8 @@ __all__ = [
     "default_device",
     "default_generator",
     "device_of",
+    "free_memory",
+    "free_unused",
     "gpu_memory",
     "gpus",
     "guard_memory",
@@ -45,6 +48,7 @@ __all__ = [
     "keep_objects",
     "manual_seed",
     "matmul",
+    "memory_in_use",
     "peak_memory",
     "release_memory",
     "resolve_dtype",

@@ -17,10 +17,10 @@ def user_errors() -> tuple[type[Exception], ...]:
     from minilm.backend import OutOfMemory
     from minilm.checkpoint import CheckpointError
     from minilm.data import DataError
-    from minilm.training import ConfigError, DivergedError, RunFolderError
+    from minilm.training import ConfigError, DivergedError, OutOfMemoryError, RunFolderError
 
     return (
-        *(UsageError, ConfigError, DataError, CheckpointError, RunFolderError, DivergedError),
+        *(UsageError, ConfigError, DataError, CheckpointError, RunFolderError, DivergedError, OutOfMemoryError),
         *(OutOfMemory, OSError, ImportError),
     )
 

@@ -30,6 +30,7 @@ class GenerateArguments:
     ignore_eos: bool = False  # go on past the end of a text
     seed: int | None = None  # of the sampling; None: another text each time
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # what to compute in; tf32 on a GPU only
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -44,18 +45,22 @@ def run(arguments: Sequence[str]) -> int:
     if options.seed is not None and options.seed < 0:
         raise UsageError(f"seed is {options.seed}; expected 0 or more")
 
+    from minilm.autograd import check_precision, compute_in, precision_notice
     from minilm.tokenization import StreamDecoder
 
     from .loading import load_generator
 
     model, tokenizer = load_generator(options.run, options.device)
     with as_usage_error():
+        check_precision(options.precision, model.device)
         prompt = first_tokens(tokenizer, options.prompt)
+    if (notice := precision_notice(options.precision, model.device)) is not None:
+        print(f"notice: {notice}", file=sys.stderr)
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark for it
         sys.stdout.reconfigure(errors="replace")
     decoder = StreamDecoder(tokenizer, skip_special_tokens=True)
     show(options.prompt)
-    with as_usage_error():
+    with as_usage_error(), compute_in(options.precision):
         model.generate(
             prompt[None],
             options.max_new_tokens,

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from minilm.autograd import precision_notice
 from minilm.data import evaluation_batches
 from minilm.training import Callback, Config, flops_per_token, matrix_rate
 
@@ -73,6 +74,8 @@ class TrainingProgress(Callback):
             f"training   {train.steps:,} steps of {per_step:,} tokens, {passes:.2f} passes over the data; "
             f"seed {self.config.seed}"
         )
+        if (notice := precision_notice(self.config.precision, model.device)) is not None:
+            self.print(f"precision  {notice}")
         self.print(f"machine    {self._ceiling / 1e9:,.0f} GFLOP/s in a float32 matrix product")
         self.print(f"run folder {run.folder.path}")
         if run.trainer.step:
@@ -162,9 +165,10 @@ class TrainingProgress(Callback):
             f"loss {row['loss']:.4f}",
             "val -" if self._val_loss is None else f"val {self._val_loss:.4f}",
             f"lr {row['lr']:.2e}",
-            f"norm {row['grad_norm']:.2f}",
+            "norm - (step skipped)" if row["grad_norm"] is None else f"norm {row['grad_norm']:.2f}",
             f"{self._rate:,.0f} tok/s",
             f"{100 * self._rate * self._flops / self._ceiling:.0f}% of matrix rate",
+            *([f"{row['memory_gb']:.1f} GB"] if "memory_gb" in row else []),
             f"ETA {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}" if done else "ETA -",
         ]
         return "  ".join(parts)

@@ -16,6 +16,7 @@ A training step, with gradients accumulated over micro-batches, clipped and sche
 from .adam import Adam, AdamW
 from .clip import clip_coefficient, clip_grad_norm, clip_grad_value, grad_norm
 from .ema import EMA
+from .grad_scaler import GradScaler
 from .groups import decay_groups, is_embedding
 from .lamb import LAMB
 from .optimizer import Batch, Optimizer
@@ -34,6 +35,7 @@ __all__ = [
     "Batch",
     "Constant",
     "Cosine",
+    "GradScaler",
     "InverseSqrt",
     "Linear",
     "Optimizer",

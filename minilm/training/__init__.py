@@ -5,6 +5,7 @@ state.py        what a checkpoint holds
 config.py       what a run is told, as typed dataclasses; presets.py: settings known to work
 run.py          from a configuration to a trainer, in a run folder; run_folder.py: what lies in that folder
 metrics.py      metrics.jsonl and loss.png
+step.py         forward, backward, clipping, update, in any precision; out_of_memory.py: what to lower where it fails
 callbacks.py    what may be hung on a run; interrupt.py: Ctrl-C; diverged.py: NaN; one_batch.py: a test of a model
 speed.py        the machine's ceiling
 """
@@ -13,6 +14,7 @@ from .callbacks import Callback
 from .config import Config, ConfigError, ModelConfig, OptimConfig, TrainConfig, load_config_file, merge
 from .diverged import DivergedError
 from .metrics import MetricsFile, draw_loss
+from .out_of_memory import OutOfMemoryError
 from .presets import PRESETS, needs_data, preset
 from .run import Run
 from .run_folder import RunFolder, RunFolderError
@@ -28,6 +30,7 @@ __all__ = [
     "MetricsFile",
     "ModelConfig",
     "OptimConfig",
+    "OutOfMemoryError",
     "Run",
     "RunFolder",
     "RunFolderError",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minilm.autograd import PRECISIONS
+from minilm.nn import RECOMPUTE
 from minilm.optim import Schedule, make_schedule
 
 __all__ = ["Config", "ConfigError", "ModelConfig", "OptimConfig", "TrainConfig", "load_config_file", "merge"]
@@ -95,6 +97,8 @@ class Config:
     output_dir: str = ""  # the run folder; empty: runs/PRESET
     seed: int = 1337  # of initial weights, data order and dropout
     device: str = "auto"  # auto, cpu or cuda
+    precision: str = "fp32"  # fp32, bf16, fp16, or on a GPU tf32; the weights stay float32
+    recompute: str = "none"  # attention or block: computed again in the backward pass, which takes time for memory
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -103,6 +107,9 @@ class Config:
         """This configuration, if its settings fit together; else ConfigError naming those that do not."""
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; expected auto, cpu or cuda")
+        for name, known in (("precision", PRECISIONS), ("recompute", RECOMPUTE)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
         _at_least("seed", self.seed, 0)
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"val_fraction is {self.val_fraction}; expected a share between 0 and 1, such as 0.1")

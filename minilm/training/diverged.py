@@ -39,7 +39,7 @@ def diagnose(trainer, before: dict, loss: float, norm: float) -> DivergedError:
 def _first_bad_operation(trainer) -> str:
     try:
         with detect_anomaly():
-            trainer.gradients()
+            trainer.work.gradients(trainer.next_batches())
         return "Run again with every operation watched, it gave no NaN or infinity"
     except FloatingPointError as error:
         message = str(error)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from minilm import backend
+from minilm import backend, nn
+from minilm.autograd import check_precision
 from minilm.data import BatchLoader, Corpus, DataError, PreparedData, evaluation_batches, prepare, stdlib_corpus
 from minilm.models import GPT2, GPT2Config
 from minilm.optim import AdamW, decay_groups
@@ -44,7 +45,7 @@ class Run:
 
     def __init__(self, folder: RunFolder, config: Config, callbacks: Iterable[Callback], progress):
         self.folder, self.config = folder, config
-        device = backend.default_device() if config.device == "auto" else config.device
+        device = _device(config)
         self.data = _prepared(config, folder, progress)
         self.tokenizer = Tokenizer.from_file(self.data.tokenizer_path)
         folder.publish_tokenizer(self.tokenizer)
@@ -55,6 +56,7 @@ class Run:
         batches = BatchLoader(self.data.train, train.batch_size, train.context, seed=streams["data"].seed64() >> 1)
         evaluation_batches(self.data.val, 1, train.context)  # too short a text to validate on is an error now
         self.model = GPT2(self._model_config(), streams["init"]).to(device)
+        nn.set_recompute(self.model, config.recompute)
         # Layers draw dropout from the default stream.
         backend.default_generator.set_state(streams["dropout"].state())
         streams["dropout"] = backend.default_generator
@@ -70,6 +72,7 @@ class Run:
             batches,
             train,
             val_tokens=self.data.val,
+            precision=config.precision,
             folder=folder.path,
             streams=streams,
             callbacks=callbacks,
@@ -166,6 +169,10 @@ class Run:
         )
 
 
+def _device(config: Config) -> str:
+    return backend.default_device() if config.device == "auto" else config.device
+
+
 def _check(config: Config) -> None:
     config.check()
     if not config.data and needs_data(config.preset):
@@ -176,6 +183,10 @@ def _check(config: Config) -> None:
     TokenizerRecipe(config.tokenizer, config.vocab_size)  # a kind, file or size that can't be is an error now
     if config.device == "cuda" and (problem := backend.cuda_problem()) is not None:
         raise ConfigError(f"device 'cuda' can't be used here: {problem}")
+    try:
+        check_precision(config.precision, _device(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _prepared(config: Config, folder: RunFolder, progress) -> PreparedData:

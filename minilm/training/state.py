@@ -21,6 +21,8 @@ def collect(trainer) -> dict:
         "schedule": trainer.schedule.state_dict(),
         "optimizer": optimizer["settings"],
     }
+    if trainer.work.scaler is not None:
+        state["grad_scaler"] = trainer.work.scaler.state_dict()
     if trainer.ema is not None:
         ema = trainer.ema.state_dict()
         tensors["ema"], state["ema"] = ema["arrays"], ema["settings"]
@@ -42,6 +44,8 @@ def restore(trainer, checkpoint: Checkpoint) -> None:
     trainer.schedule.load_state_dict(state["schedule"])
     if trainer.ema is not None:
         trainer.ema.load_state_dict({"arrays": tensors["ema"], "settings": state["ema"]})
+    if trainer.work.scaler is not None and "grad_scaler" in state:  # a run may have begun in another precision
+        trainer.work.scaler.load_state_dict(state["grad_scaler"])
     set_positions(trainer, state)
     for name in _COUNTERS:
         setattr(trainer, name, state[name])

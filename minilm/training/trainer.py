@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from minilm import backend
-from minilm.autograd import no_grad
+from minilm.autograd import compute_in, no_grad
 from minilm.checkpoint import CheckpointError, CheckpointStore, read_checkpoint
 from minilm.data import evaluation_batches
-from minilm.optim import EMA, clip_coefficient, grad_norm
+from minilm.optim import EMA
 
 from .callbacks import Callback
 from .config import TrainConfig
@@ -22,14 +22,19 @@ from .diverged import DivergedError, diagnose
 from .interrupt import StopSignals
 from .metrics import MetricsFile
 from .one_batch import OneBatch
+from .out_of_memory import advise
 from .state import collect, positions, restore
+from .step import Outcome, TrainingStep
 
 __all__ = ["Trainer"]
+
+_LEAST_SCALE = 2.0**-8  # of a loss; gradients that overflow even so are no matter of float16's range
 
 
 class Trainer:
     """Trains a language model, evaluates it, writes down what happens, and goes on bit for bit after any stop.
 
+    `precision` is what passes through the model compute in, a name of `minilm.autograd.PRECISIONS`.
     `model(inputs, targets=targets).loss` is the mean loss of a batch, `batches` a `BatchLoader` (anything with
     next_batch, state and set_state), `val_tokens` a TokenFile or an integer array to evaluate on. With a `folder`,
     metrics.jsonl and checkpoints/ are written there. `streams` are the random streams that training draws from, besides
@@ -56,6 +61,7 @@ class Trainer:
         config: TrainConfig | None = None,
         *,
         val_tokens=None,
+        precision: str = "fp32",
         folder: str | os.PathLike | None = None,
         streams: Mapping[str, backend.Generator] | None = None,
         callbacks: Iterable[Callback] = (),
@@ -66,7 +72,8 @@ class Trainer:
         self.val_tokens = None if config.overfit_one_batch else val_tokens
         self.streams = dict(streams) if streams is not None else {"dropout": backend.default_generator}
         self.callbacks = list(callbacks)
-        self.parameters = list(model.parameters())
+        self.work = TrainingStep(model, optimizer, grad_clip=config.grad_clip, precision=precision)
+        self.parameters = self.work.parameters
         self.ema = EMA(model, config.ema_decay, warmup=True) if config.ema_decay else None
         self.folder = None if folder is None else Path(folder)
         self.store = folder and CheckpointStore(self.folder / "checkpoints", config.keep_last)
@@ -85,7 +92,7 @@ class Trainer:
         """Trains up to `config.steps`; returns the outcome: "finished", "stopped early" or "interrupted".
 
         The first Ctrl-C or SIGTERM ends it after the step, and saves; the second ends it at once. DivergedError as soon
-        as loss or gradient is not finite: that step changes nothing.
+        as loss or gradient is not finite, OutOfMemoryError where a step does not fit: that step changes nothing.
         """
         backend.reuse_memory()
         self.model.train()
@@ -130,33 +137,40 @@ class Trainer:
         started = time.perf_counter()
         before = positions(self)
         self.schedule.apply(self.optimizer, self.step)
-        loss, norm, tokens = self.gradients()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise diagnose(self, before, loss, norm)
-        clip = clip_coefficient(norm, self.config.grad_clip) if self.config.grad_clip else 1.0
-        self.optimizer.step(grad_scale=clip / self.config.accumulation)
-        self.optimizer.zero_grad()
-        if self.ema:
+        batches = self.next_batches()
+        try:
+            done = self.work(batches)
+        except MemoryError:  # CuPy's is one, too
+            done = None
+        if done is None:  # outside of the handler, where nothing holds the step's arrays any more
+            raise advise(self, before)
+        if not done.updated and not self._may_skip(done):
+            raise diagnose(self, before, done.loss, done.norm)
+        if self.ema and done.updated:
             self.ema.update()
         self.step += 1
-        return {
+        tokens = sum(targets.size for _, targets in batches)
+        row = {
             "step": self.step,
-            "loss": loss,
+            "loss": done.loss,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "grad_norm": norm,
+            "grad_norm": done.norm if done.updated else None,
             "tokens_per_second": round(tokens / (time.perf_counter() - started), 1),
         }
+        if (used := backend.memory_in_use(self.model.device)) is not None:
+            row["memory_gb"] = round(used / 1e9, 3)
+        if self.work.scaler:
+            row |= {"loss_scale": self.work.scaler.scale, "skipped_steps": self.work.scaler.skipped}
+        return row
 
-    def gradients(self) -> tuple[float, float, int]:
-        """Adds up the gradients of the next batches; their mean loss, the norm of the mean gradient, their tokens."""
-        total, tokens, count = 0.0, 0, self.config.accumulation
-        for _ in range(count):
-            inputs, targets = (backend.to_device(ids, self.model.device) for ids in self.batches.next_batch())
-            loss = self.model(inputs, targets=targets).loss
-            loss.backward()
-            total += loss.item()
-            tokens += targets.size
-        return total / count, grad_norm(self.parameters) / count, tokens
+    def next_batches(self) -> list[tuple]:
+        """The batches of one step."""
+        return [self.batches.next_batch() for _ in range(self.config.accumulation)]
+
+    def _may_skip(self, done: Outcome) -> bool:
+        """Whether gradients overflowed because of the loss scale, which has been lowered since."""
+        scaler = self.work.scaler
+        return scaler is not None and math.isfinite(done.loss) and scaler.scale >= _LEAST_SCALE
 
     def evaluate(self) -> float:
         """The mean loss over the target tokens of the validation split (or of `eval_batches`), by the EMA if on."""
@@ -164,7 +178,7 @@ class Trainer:
         batches = evaluation_batches(self.val_tokens, rows, self.config.context)
         total = count = 0
         self.model.eval()
-        with no_grad(), self.averaged_weights():
+        with no_grad(), self.averaged_weights(), compute_in(self.work.precision):
             for inputs, targets in islice(batches, self.config.eval_batches):
                 inputs, targets = (backend.to_device(ids, self.model.device) for ids in (inputs, targets))
                 total += self.model(inputs, targets=targets).loss.item() * targets.size
