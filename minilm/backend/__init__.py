@@ -19,17 +19,21 @@ from .arrays import (
     to_numpy,
 )
 from .gpu import Gpu, GpuMemory, OutOfMemory, gpu_memory, gpus, guard_memory, release_memory
+from .graph import CaptureError, Graph
 from .memory import keep_objects, peak_memory, reuse_memory
-from .random import Draws, Generator, default_generator, manual_seed
+from .random import Draws, Generator, Seeds, default_generator, manual_seed
 from .room import free_memory, free_unused, memory_in_use
 
 __all__ = [
     "DTYPES",
+    "CaptureError",
     "Draws",
     "Generator",
     "Gpu",
     "GpuMemory",
     "OutOfMemory",
+    "Graph",
+    "Seeds",
     "array_module",
     "as_array",
     "bfloat16",

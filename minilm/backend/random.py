@@ -10,7 +10,7 @@ import numpy as np
 
 from .arrays import as_array, resolve_dtype, to_device
 
-__all__ = ["Draws", "Generator", "default_generator", "manual_seed"]
+__all__ = ["Draws", "Generator", "Seeds", "default_generator", "manual_seed"]
 
 
 class Generator:
@@ -55,7 +55,7 @@ class Generator:
 
     def seed64(self) -> int:
         """A 64-bit number to seed a counter-based generator with."""
-        return _draw(lambda: int(self._stream.integers(0, 2**64, dtype=np.uint64)))
+        return _draw(lambda: int(self._stream.integers(0, 2**64, dtype=np.uint64)), True)
 
     def state(self) -> dict:
         """All there is to know to go on from here; JSON can hold it (integers as strings: some exceed 64 bits)."""
@@ -98,8 +98,8 @@ class Draws:
         """A `with` block; draws are recorded."""
         outer = _active.source
 
-        def record(draw):
-            value = draw() if outer is None else outer(draw)
+        def record(draw, is_seed):
+            value = draw() if outer is None else outer(draw, is_seed)
             self._values.append(value)
             return value
 
@@ -111,7 +111,7 @@ class Draws:
         """A `with` block; draws are those recorded. RuntimeError where there are more of them than were recorded."""
         values = iter(self._values)
 
-        def give(_):
+        def give(*_):
             for value in values:
                 return value
             raise RuntimeError(
@@ -123,6 +123,65 @@ class Draws:
             yield
 
 
+class Seeds:
+    """The seeds that a function draws from its streams, for calls in which it reads them from an array instead.
+
+    A first call inside `noting()` shows which streams are asked; `fresh()` then draws what they would give at the next
+    call, and inside `given(array)` the function gets the elements of `array` (uint64, 0-d, on any device): a recorded
+    graph has other dropout at each replay, and the same as a function that draws itself.
+
+    >>> stream, twin, seeds = Generator(0), Generator(0), Seeds()
+    >>> with seeds.noting():
+    ...     first = stream.seed64(), stream.seed64()
+    >>> with seeds.given(seeds.fresh()):
+    ...     again = int(stream.seed64()), int(stream.seed64())
+    >>> (*first, *again) == tuple(twin.seed64() for _ in range(4))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._draws: list[Callable] = []
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """A `with` block; who draws is noted. RuntimeError for anything drawn that is no seed."""
+        self._draws = []
+
+        def note(draw, is_seed):
+            _refuse_all_but_seeds(is_seed)
+            self._draws.append(draw)
+            return draw()
+
+        with _drawing_from(note):
+            yield
+
+    def fresh(self) -> np.ndarray:
+        """The next seeds, in the order in which they are asked for."""
+        return np.array([draw() for draw in self._draws], np.uint64)
+
+    @contextmanager
+    def given(self, array) -> Iterator[None]:
+        """A `with` block; seeds are the elements of `array`. RuntimeError if more of them are drawn than were noted."""
+        places = iter(range(len(self)))
+
+        def give(_, is_seed):
+            _refuse_all_but_seeds(is_seed)
+            for place in places:
+                return array[place : place + 1].reshape(())
+            raise RuntimeError(f"more random numbers were drawn than the {len(self)} seeds of the first call")
+
+        with _drawing_from(give):
+            yield
+
+
+def _refuse_all_but_seeds(is_seed: bool) -> None:
+    if not is_seed:
+        raise RuntimeError("random numbers were drawn on the host, where only seeds for the device can be given anew")
+
+
 class _Active(threading.local):
     source: Callable | None = None  # given a function that draws, it returns what was drawn; None: the function does
 
@@ -130,8 +189,8 @@ class _Active(threading.local):
 _active = _Active()
 
 
-def _draw(draw: Callable):
-    return draw() if _active.source is None else _active.source(draw)
+def _draw(draw: Callable, is_seed: bool = False):
+    return draw() if _active.source is None else _active.source(draw, is_seed)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ A training step, with gradients accumulated over micro-batches, clipped and sche
 """
 
 from .adam import Adam, AdamW
+from .captured import CapturedUpdate
 from .clip import clip_coefficient, clip_grad_norm, clip_grad_value, grad_norm
 from .ema import EMA
 from .grad_scaler import GradScaler
@@ -33,6 +34,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Batch",
+    "CapturedUpdate",
     "Constant",
     "Cosine",
     "GradScaler",

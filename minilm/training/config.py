@@ -66,6 +66,7 @@ class TrainConfig:
     keep_last: int = 3  # checkpoints kept besides the best
     early_stopping: int | None = None  # stop after this many evaluations without a better validation loss
     ema_decay: float | None = None  # evaluate and publish a moving average of the weights with this decay
+    cuda_graph: bool = True  # on a GPU, launch a step as one CUDA graph
     overfit_one_batch: bool = False  # train on the first batch again and again, to see that the model can learn at all
     sample_interval: int | None = None  # steps between printed samples; None: after each evaluation; 0: none
     sample_tokens: int = 96  # tokens of a sample

@@ -31,6 +31,8 @@ class TrainingStep:
     (`scaler`), and a step whose gradient overflowed lowers the scale.
     """
 
+    refused: str | None = None  # why a step is not launched as one, where it might have been
+
     def __init__(self, model, optimizer, *, grad_clip: float = 0.0, precision: str = "fp32") -> None:
         check_precision(precision, model.device)
         self.model, self.optimizer, self.grad_clip, self.precision = model, optimizer, grad_clip, precision

@@ -17,6 +17,7 @@ from minilm.data import evaluation_batches
 from minilm.optim import EMA
 
 from .callbacks import Callback
+from .captured_step import CapturedStep
 from .config import TrainConfig
 from .diverged import DivergedError, diagnose
 from .interrupt import StopSignals
@@ -72,7 +73,9 @@ class Trainer:
         self.val_tokens = None if config.overfit_one_batch else val_tokens
         self.streams = dict(streams) if streams is not None else {"dropout": backend.default_generator}
         self.callbacks = list(callbacks)
-        self.work = TrainingStep(model, optimizer, grad_clip=config.grad_clip, precision=precision)
+        captured = model.device == "cuda" and config.cuda_graph
+        step = CapturedStep if captured else TrainingStep
+        self.work = step(model, optimizer, grad_clip=config.grad_clip, precision=precision)
         self.parameters = self.work.parameters
         self.ema = EMA(model, config.ema_decay, warmup=True) if config.ema_decay else None
         self.folder = None if folder is None else Path(folder)
@@ -101,6 +104,8 @@ class Trainer:
             with StopSignals() as stop:
                 if self._goes_on(stop):
                     self._advance(stop)  # compiles the kernels
+                    if (reason := self.work.refused) is not None:
+                        self._tell("on_notice", f"steps are launched kernel by kernel, for {reason}")
                 with backend.keep_objects():
                     while self._goes_on(stop):
                         self._advance(stop)

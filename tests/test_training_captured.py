@@ -1,0 +1,299 @@
+"""A step with nothing known to the host: as the plain one, whatever changes from step to step; how it is recorded."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from minilm_kernels import adamw, device_numbers
+
+from minilm import backend
+from minilm.backend import graph as graph_module
+from minilm.data import BatchLoader
+from minilm.models import GPT2, GPT2Config
+from minilm.optim import SGD, AdamW, CapturedUpdate, decay_groups, make_schedule
+from minilm.training import TrainConfig, Trainer
+from minilm.training.captured_step import CapturedStep
+
+SHAPE = {"vocab_size": 17, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+
+
+def make(captured: bool, *, dropout=0.0, steps=12, precision="fp32", folder=None, device="cpu", **settings):
+    dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+    model = GPT2(GPT2Config(**SHAPE, **dropped), backend.Generator(0)).to(device)
+    backend.manual_seed(5)
+    batches = BatchLoader(np.arange(2000) % 17, batch_size=4, context=16, seed=0)
+    config = TrainConfig(steps=steps, batch_size=4, context=16, cuda_graph=captured, **settings)
+    groups = decay_groups(model.named_parameters(), 0.1)
+    optimizer = AdamW(groups, lr=1e-2)
+    schedule = make_schedule("cosine", steps=20, warmup=3)
+    trainer = Trainer(model, optimizer, schedule, batches, config, precision=precision, folder=folder)
+    if captured and device == "cpu":
+        trainer.work = CapturedStep(model, optimizer, grad_clip=config.grad_clip, precision=precision)
+    return trainer
+
+
+def rows(trainer, count: int = 12) -> list:
+    return [trainer.train_step() for _ in range(count)]
+
+
+def assert_alike(mine, theirs, rtol=1e-5):
+    for name in ("loss", "grad_norm", "lr"):
+        np.testing.assert_allclose(
+            [row[name] or 0.0 for row in mine], [row[name] or 0.0 for row in theirs], rtol=rtol, err_msg=name
+        )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"dropout": 0.2}, {"accumulation": 3}, {"grad_clip": 0.0}, {"precision": "bf16"}, {"precision": "fp16"}],
+    ids=str,
+)
+def test_as_the_plain_step(settings):
+    found = []
+    for captured in (False, True):  # one after the other: dropout draws from the default stream
+        trainer = make(captured, **settings)
+        found.append((trainer, rows(trainer), backend.default_generator.seed64()))
+    (plain, expected, following), (captured, mine, theirs) = found
+    assert_alike(mine, expected, 1e-5 if "precision" not in settings else 1e-2)
+    assert theirs == following
+    assert captured.work._graph is not None
+    assert captured.optimizer.state_dict()["settings"]["steps"] == plain.optimizer.state_dict()["settings"]["steps"]
+    assert all(p.grad is None for p in captured.parameters)
+
+
+def test_dropout_differs_from_step_to_step():
+    trainer = make(True, dropout=0.5)
+    trainer.schedule.apply(trainer.optimizer, 0)
+    batches = trainer.next_batches()
+    trainer.optimizer.param_groups[0]["lr"] = trainer.optimizer.param_groups[1]["lr"] = 0.0  # the weights stay
+    assert len({trainer.work(batches).loss for _ in range(6)}) == 6
+    assert len(trainer.work._seeds) == 1 + 2 * 3  # of the embeddings, and of each layer's three
+
+
+def test_an_overflow_changes_nothing_and_halves_the_scale():
+    trainer = make(True, precision="fp16")
+    rows(trainer, 3)
+    before = {name: array.copy() for name, array in trainer.model.state_dict().items()}
+    trainer.work.scaler.scale = 2.0**60
+    row = trainer.train_step()
+    assert (row["grad_norm"], row["loss_scale"]) == (None, 2.0**59)
+    for name, array in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert set(trainer.optimizer.state_dict()["settings"]["steps"].values()) == {3}
+    trainer.work.scaler.scale = 2.0**10
+    assert trainer.train_step()["grad_norm"] is not None
+
+
+def test_other_shapes_are_taken_by_the_plain_step():
+    trainer, twin = make(True), make(False)
+    rows(trainer, 3)
+    rows(twin, 3)
+    short = [(inputs[:, :7], targets[:, :7]) for inputs, targets in trainer.next_batches()]
+    uneven = [*trainer.next_batches(), *short]
+    twin.batches.set_state(trainer.batches.state())
+    for batches in (short, uneven):
+        mine, theirs = (t.work(batches) for t in (trainer, twin))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    assert_alike(rows(trainer, 2), rows(twin, 2))
+    assert trainer.work.refused is None
+
+
+def test_loaded_state_and_other_settings_begin_a_new_graph(tmp_path):
+    trainer = make(True, folder=tmp_path, dropout=0.1)
+    rows(trainer, 4)
+    trainer.save()
+    first = trainer.work._graph
+    expected = rows(trainer, 4)
+    trainer.resume()
+    assert_alike(rows(trainer, 4), expected)
+    second = trainer.work._graph
+    assert second is not first
+    trainer.optimizer.param_groups[0]["weight_decay"] = 0.5
+    trainer.train_step()
+    trainer.train_step()
+    assert trainer.work._graph is not second
+
+
+def test_what_can_not_be_recorded_is_taken_plainly():
+    trainer = make(True)
+    trainer.work = CapturedStep(trainer.model, SGD(trainer.model.named_parameters(), lr=0.1))
+    losses = [trainer.work(trainer.next_batches()).loss for _ in range(3)]
+    assert trainer.work.refused == "SGD's step is not one that reads its numbers from the device"
+    assert np.isfinite(losses).all()
+    drawing = make(True)
+    forward, stream = type(drawing.model).forward, backend.Generator(0)
+
+    class Noisy(type(drawing.model)):
+        def forward(self, ids, **settings):
+            stream.normal((1,))
+            return forward(self, ids, **settings)
+
+    drawing.model.__class__ = Noisy
+    assert np.isfinite(rows(drawing, 2)[-1]["loss"])
+    assert "random numbers were drawn on the host" in drawing.work.refused
+
+
+def test_parameters_that_take_no_part_stay_as_they_are():
+    trainer = make(True)
+    spare = trainer.model.transformer.h[1].mlp.c_fc.bias
+    spare.requires_grad = False
+    before = spare.numpy().copy()
+    rows(trainer, 5)
+    np.testing.assert_array_equal(spare.numpy(), before)
+
+
+def test_the_update_refuses_what_it_does_not_fit():
+    w, v = (backend_tensor(n) for n in (3, 2))
+    optimizer = AdamW([("w", w), ("v", v)], lr=0.1)
+    (w * w).sum().backward()
+    optimizer.step()
+    (v * v).sum().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match="different numbers of steps"):
+        CapturedUpdate(optimizer)
+
+
+def backend_tensor(n):
+    import minilm
+
+    return minilm.tensor(np.ones(n, np.float32), requires_grad=True)
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_update_by_device_numbers(rng, decoupled, device):
+    settings = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "decoupled": decoupled}
+    arrays = [
+        [rng.standard_normal((5, 7)).astype(np.float32), rng.standard_normal(3).astype(np.float32)] for _ in "pgmv"
+    ]
+    arrays[3] = [x**2 for x in arrays[3]]
+    theirs = [[x.copy() for x in group] for group in arrays]
+    adamw(*theirs, lr=0.01, step=7, grad_scale=0.5, implementation="reference", **settings)
+    mine = [[backend.to_device(x, device) for x in group] for group in arrays]
+    numbers = [backend.to_device(np.array(x), device) for x in (0.01, 7.0, 0.5)]
+    device_numbers.adamw(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
+    for group, expected in zip(mine, theirs):
+        for x, y in zip(group, expected):
+            np.testing.assert_allclose(backend.to_numpy(x), y, rtol=2e-6, atol=1e-7)
+    before = [backend.to_numpy(x).copy() for group in mine for x in group]
+    numbers[2] = backend.to_device(np.array(np.nan), device)
+    device_numbers.adamw(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
+    for x, y in zip((x for group in mine for x in group), before):
+        np.testing.assert_array_equal(backend.to_numpy(x), y)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_norm_and_clipping_by_device_numbers(rng, device):
+    arrays = [rng.standard_normal(n).astype(np.float32) for n in (1000, 3)]
+    length = device_numbers.norm([backend.to_device(x, device) for x in arrays])
+    expected = np.linalg.norm(np.concatenate(arrays).astype(np.float64))
+    np.testing.assert_allclose(float(length), expected, rtol=1e-12)
+    assert float(device_numbers.clip_coefficient(length, 1.0)) == pytest.approx(1 / (expected + 1e-6))
+    assert float(device_numbers.clip_coefficient(length, 1e9)) == float(device_numbers.clip_coefficient(length, 0)) == 1
+    assert np.isnan(float(device_numbers.clip_coefficient(length * np.inf, 0)))
+
+
+def test_a_graph_keeps_its_buffers_and_shapes():
+    seen = []
+    graph = backend.Graph(lambda x, y: (seen.append(x), x + y)[1], "cpu")
+    given = np.ones(3)
+    assert graph(given, np.ones(3)).tolist() == [2, 2, 2]
+    assert graph(np.full(3, 5.0), np.ones(3)).tolist() == [6, 6, 6]
+    assert seen[0] is seen[1]
+    assert seen[0] is not given
+    assert given.tolist() == [1, 1, 1]
+    assert not graph.fits(np.ones(4), np.ones(3))
+    assert not graph.fits(np.ones(3), np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"made for \[\(\(3,\), 'float64'\).* and got \[\(\(4,\)"):
+        graph(np.ones(4), np.ones(3))
+
+
+class _Stream:
+    """What `Graph` asks of a stream, on the host: what runs while it records is not to count, so it is undone."""
+
+    def __init__(self, log, **_):
+        self.log = log
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def record(self):
+        return "event"
+
+    def wait_event(self, event):
+        assert event == "event"
+
+    def begin_capture(self):
+        self.log.append("begin")
+
+    def end_capture(self):
+        self.log.append("end")
+        return types.SimpleNamespace(launch=lambda stream: self.log.append("launch"))
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """CuPy's streams and pools as `Graph` uses them, with a log of what was done."""
+    log = []
+    stream = _Stream(log)
+    pool = types.SimpleNamespace(malloc=None)
+    cuda = types.SimpleNamespace(
+        Stream=lambda **_: _Stream(log), MemoryPool=lambda: pool, get_current_stream=lambda: stream,
+        using_allocator=lambda _: stream, set_pinned_memory_allocator=lambda f: log.append(getattr(f, "__name__", f)),
+    )  # fmt: skip
+    cupy = types.SimpleNamespace(cuda=cuda, ndarray=(), get_default_pinned_memory_pool=lambda: pool)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(graph_module, "_copy", lambda x, device: _Buffer(x.shape, x.dtype))
+    return log
+
+
+class _Buffer(np.ndarray):
+    def set(self, x, stream):
+        self[...] = x
+
+
+def test_it_is_recorded_after_the_warmup_and_then_launched(stand_in):
+    calls = []
+    graph = backend.Graph(lambda x: calls.append(1) or x, "cuda", warmup=2)
+    for _ in range(2):
+        graph(np.ones(2))
+    assert not graph.is_recorded
+    assert not stand_in
+    for _ in range(3):
+        out = graph(np.full(2, 7.0))
+    assert stand_in == ["_no_copies_from_the_host", "begin", "end", None, "launch", "launch", "launch"]
+    assert graph.is_recorded
+    assert len(calls) == 3
+    assert out.tolist() == [7, 7]
+
+
+def test_what_fails_while_recording_is_told_and_run_as_ever(stand_in):
+    def function(x):
+        if stand_in and stand_in[-1] == "begin":
+            graph_module._no_copies_from_the_host(8)
+        return x + 1
+
+    graph = backend.Graph(function, "cuda", warmup=0)
+    for _ in range(3):
+        assert graph(np.ones(2)).tolist() == [2, 2]
+    assert not graph.is_recorded
+    assert (
+        graph.refused
+        == "CaptureError: it copies an array from the host, whose memory would be another's at the next call"
+    )
+    assert stand_in == ["_no_copies_from_the_host", "begin", "end", None]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"precision": "bf16"}, {"precision": "fp16"}], ids=str)
+def test_a_recorded_step_is_the_plain_one_on_a_gpu(settings):
+    plain, captured = make(False, device="cuda", **settings), make(True, device="cuda", **settings)
+    assert_alike(rows(captured), rows(plain), 1e-4 if "precision" not in settings else 1e-2)
+    assert captured.work.refused is None
+    assert captured.work.is_recorded
