@@ -23,6 +23,7 @@ from .graph import CaptureError, Graph
 from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Draws, Generator, Seeds, default_generator, manual_seed
 from .room import free_memory, free_unused, memory_in_use
+from .transfer import Uploader
 
 __all__ = [
     "DTYPES",
@@ -34,6 +35,7 @@ __all__ = [
     "OutOfMemory",
     "Graph",
     "Seeds",
+    "Uploader",
     "array_module",
     "as_array",
     "bfloat16",

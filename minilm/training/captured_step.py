@@ -68,7 +68,7 @@ class CapturedStep(TrainingStep):
         return done
 
     def _launched(self, batches: Sequence[tuple]) -> Outcome:
-        inputs, targets = (np.stack([backend.to_numpy(part) for part in parts]) for parts in zip(*batches))
+        inputs, targets = (backend.array_module(*parts).stack(parts) for parts in zip(*batches))
         scale = self.scaler.scale if self.scaler else 1.0
         numbers = np.array([scale, *self._update.numbers()])
         if not self._graph.fits(inputs, targets, numbers):

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable
 
 from minilm import backend, nn
 from minilm.autograd import check_precision
-from minilm.data import BatchLoader, Corpus, DataError, PreparedData, evaluation_batches, prepare, stdlib_corpus
+from minilm.data import (
+    BatchLoader,
+    Corpus,
+    DataError,
+    Prefetcher,
+    PreparedData,
+    evaluation_batches,
+    prepare,
+    stdlib_corpus,
+)
 from minilm.models import GPT2, GPT2Config
 from minilm.optim import AdamW, decay_groups
 from minilm.tokenization import Tokenizer, TokenizerRecipe
@@ -55,6 +64,8 @@ class Run:
         train = config.train
         batches = BatchLoader(self.data.train, train.batch_size, train.context, seed=streams["data"].seed64() >> 1)
         evaluation_batches(self.data.val, 1, train.context)  # too short a text to validate on is an error now
+        if device == "cuda":
+            batches = Prefetcher(batches, device)
         self.model = GPT2(self._model_config(), streams["init"]).to(device)
         nn.set_recompute(self.model, config.recompute)
         # Layers draw dropout from the default stream.
