@@ -59,7 +59,8 @@ class TrainingProgress(Callback):
         data, model, train = run.data, run.model, self.config.train
         self._prepare_sampling(run)
         self._flops = flops_per_token(model, train.context)
-        self._ceiling = matrix_rate(model.device)
+        on_gpu = {"size": 8192, "precision": self.config.precision} if model.device == "cuda" else {}
+        self._ceiling = matrix_rate(model.device, **on_gpu)
         shape = self.config.model
         per_step = train.batch_size * train.context * train.accumulation
         passes = train.steps * per_step / len(data.train)
@@ -76,7 +77,9 @@ class TrainingProgress(Callback):
         )
         if (notice := precision_notice(self.config.precision, model.device)) is not None:
             self.print(f"precision  {notice}")
-        self.print(f"machine    {self._ceiling / 1e9:,.0f} GFLOP/s in a float32 matrix product")
+        self.print(
+            f"machine    {self._ceiling / 1e9:,.0f} GFLOP/s in a {on_gpu.get('precision', 'float32')} matrix product"
+        )
         self.print(f"run folder {run.folder.path}")
         if run.trainer.step:
             self.print(f"resumed    after step {run.trainer.step:,}")

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from minilm import nn, ops
-from minilm.backend import Generator, array_module, to_device
+from minilm.backend import Generator, array_module, device_of, to_device
 from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
 from .llama_step import step_through_layers
 from .output import CausalLMOutput
 from .pretrained import Config
-from .rope import read_rope, rope_frequencies
+from .rope import frequencies_on, read_rope
 
 __all__ = ["Llama", "LlamaConfig", "Mistral", "MistralConfig", "Qwen2", "Qwen2Config"]
 
@@ -304,10 +304,10 @@ class Llama(CausalLM):
         """cos and sin, (T, D/2) or (B, T, D/2), of the angles at `positions`."""
         positions = to_device(positions, self.device)
         config, xp = self.config, array_module(positions)
-        frequencies, factor = rope_frequencies(
-            config.rope_parameters, config.head_dim, config.max_position_embeddings, length
+        frequencies, factor = frequencies_on(
+            device_of(positions), config.rope_parameters, config.head_dim, config.max_position_embeddings, length
         )
-        angles = positions[..., None] * xp.asarray(frequencies)
+        angles = positions[..., None] * frequencies
         return (factor * xp.cos(angles)).astype(dtype), (factor * xp.sin(angles)).astype(dtype)
 
     def own_names(self, weights: dict) -> dict:

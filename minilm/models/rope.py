@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["read_rope", "rope_frequencies"]
+from minilm.backend import to_device
+
+__all__ = ["frequencies_on", "read_rope", "rope_frequencies"]
 
 _NEEDED = {
     "default": (),
@@ -64,6 +67,18 @@ def rope_frequencies(rope: dict, head_dim: int, max_position_embeddings: int, le
     if kind == "yarn":
         return _yarn(frequencies, rope, head_dim)
     return frequencies, 1.0
+
+
+def frequencies_on(device: str, rope: dict, head_dim: int, max_position_embeddings: int, length: int) -> tuple:
+    """`rope_frequencies` on a device, where they stay for the next call: a copy to a GPU would hold up each step."""
+    length = length if rope["rope_type"] == "dynamic" else 0  # for no other kind it matters
+    return _frequencies_on(device, tuple(sorted(rope.items())), head_dim, max_position_embeddings, length)
+
+
+@lru_cache(maxsize=16)
+def _frequencies_on(device: str, rope: tuple, *lengths: int) -> tuple:
+    frequencies, factor = rope_frequencies(dict(rope), *lengths)
+    return to_device(frequencies, device), factor
 
 
 def _llama3(frequencies: np.ndarray, rope: dict) -> np.ndarray:

@@ -8,24 +8,30 @@ from functools import cache
 import numpy as np
 
 from minilm import backend
+from minilm.autograd import PRECISIONS
 
 __all__ = ["flops_per_token", "matrix_rate"]
 
 
 @cache
-def matrix_rate(device: str = "cpu", seconds: float = 0.3, size: int = 1024) -> float:
-    """Floating-point operations a second of a float32 matrix product on `device`: the best of those timed in `seconds`.
+def matrix_rate(device: str = "cpu", seconds: float = 0.3, size: int = 1024, precision: str = "fp32") -> float:
+    """Floating-point operations a second of a matrix product on `device`: the best of those timed in `seconds`.
 
-    The ceiling that a training step is measured against. Measured once in a process.
+    The ceiling that a training step is measured against, in the `precision` that it has on a GPU; on the CPU products
+    are float32. Measured once in a process.
     """
     a = backend.to_device(np.random.default_rng(0).standard_normal((size, size), dtype=np.float32), device)
-    best, end = float("inf"), time.perf_counter() + seconds
-    a @ a  # the library starts its threads
-    while best == float("inf") or time.perf_counter() < end:
-        started = time.perf_counter()
-        a @ a
-        backend.synchronize(device)
-        best = min(best, time.perf_counter() - started)
+    if device == "cuda" and PRECISIONS[precision] is not None:
+        a = a.astype(backend.resolve_dtype(PRECISIONS[precision]))
+    with backend.tf32(precision == "tf32"):
+        backend.matmul(a, a)  # the library starts its threads
+        best, end = float("inf"), time.perf_counter() + seconds
+        while best == float("inf") or time.perf_counter() < end:
+            backend.synchronize(device)
+            started = time.perf_counter()
+            backend.matmul(a, a)
+            backend.synchronize(device)
+            best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
 
 
