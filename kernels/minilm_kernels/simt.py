@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from functools import cache
 
 from .registry import array_module
 
-__all__ = ["DEVICE", "SIMULATED", "device_function", "kernel", "launch", "problem"]
+__all__ = ["DEVICE", "SIMULATED", "argument_types", "device_function", "launch", "problem"]
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 DEVICE = "cpu" if SIMULATED else "cuda"  # whose arrays the kernels take
@@ -33,13 +34,6 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def kernel(function):
-    """Decorator: a function that `launch` runs in every thread of a grid."""
-    from numba import cuda
-
-    return cuda.jit(function)
-
-
 def device_function(function):
     """Decorator: a function that kernels call."""
     from numba import cuda
@@ -47,28 +41,40 @@ def device_function(function):
     return cuda.jit(function, device=True)
 
 
-def launch(function, blocks: int, threads: tuple[int, int], *arguments) -> None:
-    """Runs a kernel on `blocks` blocks of so many threads, on CuPy's current stream; it returns before they are done.
+def argument_types(arguments) -> tuple:
+    """Numba's types of what `launch` passes on: arrays of any strides, so that one compiled kernel takes them all."""
+    from numba import types
+    from numba.np.numpy_support import from_dtype
 
-    Arrays are lent without the synchronisation that Numba has for those of other libraries: they come from this stream.
+    return tuple(types.Array(from_dtype(x.dtype), x.ndim, "A") if x.ndim else from_dtype(x.dtype) for x in arguments)
+
+
+def launch(function, blocks: int, threads: tuple[int, int], *arguments) -> None:
+    """Runs `function` in all threads of `blocks` blocks, on CuPy's current stream; returns before they are done.
+
+    The arguments are arrays and NumPy's scalars. Arrays are lent without the synchronisation that Numba has for those
+    of other libraries: they come from this stream. It is compiled at its first use with arguments of these types.
     """
     from numba import cuda
 
+    configured = _compiled(function, argument_types(arguments))
     if SIMULATED:
         lent = cuda.cudadrv.devicearray.FakeCUDAArray
-        function[blocks, threads](*(lent(x) if _is_array(x) else x for x in arguments))
+        configured[blocks, threads](*(lent(x) if x.ndim else x for x in arguments))
         return
-    cupy = array_module(next(x for x in arguments if _is_array(x)))
-    stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
+    stream = cuda.external_stream(array_module(arguments[0]).cuda.get_current_stream().ptr)
     with warnings.catch_warnings():  # Numba has an opinion on few blocks; a short sequence has no more
         warnings.filterwarnings("ignore", message="Grid size")
-        configured = function[blocks, threads, stream]
-    configured(*(_lent(cuda, x) if _is_array(x) else x for x in arguments))
+        configured = configured[blocks, threads, stream]
+    configured(*(_lent(cuda, x) if x.ndim else x for x in arguments))
+
+
+@cache
+def _compiled(function, types: tuple):
+    from numba import cuda, void
+
+    return cuda.jit(void(*types))(function)
 
 
 def _lent(cuda, array):
     return cuda.from_cuda_array_interface(array.__cuda_array_interface__, owner=array, sync=False)
-
-
-def _is_array(x) -> bool:
-    return getattr(x, "ndim", 0) > 0

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from minilm_kernels import attention, registry
+from minilm_kernels import attention, registry, simt
+from minilm_kernels.attention.arguments import checked
 
 SIMULATED = Path(__file__).parent / "simulated" / "attention.py"
 needs_numba_cuda = pytest.mark.skipif(
@@ -42,10 +43,10 @@ def test_needs_arrays_on_a_gpu_and_runs_by_name_alone():
 
 
 @needs_numba_cuda
-@pytest.mark.parametrize("D", [64, 256])
-def test_compiles_for_cards_that_are_not_there(D, monkeypatch):
-    """Typed and compiled to PTX by NVVM, with the types that CuPy's arrays have; shared memory is within 48 KiB."""
-    from minilm_kernels.attention.numba_cuda import backward, forward
+@pytest.mark.parametrize(("D", "dtype"), [(64, np.float16), (256, np.float32)])
+def test_compiles_for_cards_that_are_not_there(D, dtype, monkeypatch):
+    """Typed and compiled to PTX by NVVM, with the arguments that are launched; shared memory is within 48 KiB."""
+    from minilm_kernels.attention import numba_cuda
     from numba import cuda, types
     from numba.cuda import dispatcher
     from numba.cuda.cudadrv import nvvm
@@ -54,29 +55,47 @@ def test_compiles_for_cards_that_are_not_there(D, monkeypatch):
         nvvm.NVVM()
     except nvvm.NvvmSupportError as error:
         pytest.skip(f"nothing here compiles to PTX: {error}; pip install nvidia-nvvm")
+    launched = []
+
+    def launch(*arguments):
+        launched.append(arguments)
+        for array in arguments[3:]:
+            if array.ndim and array.flags.writeable:
+                array[...] = 0  # as if computed
+
+    monkeypatch.setattr(numba_cuda, "launch", launch)
     # Functions that a kernel calls are compiled for the card that is there.
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=(8, 0)))
-    half = types.float16 if D == 64 else types.float32
-    rows, single = types.Array(half, 4, "A"), types.Array(types.float32, 3, "C")
-    ranges = [types.Array(types.int64, 2, "A")] * 3
-    settings = [
-        types.float32,
-        types.float32,
-        rows,
-        types.Array(half, 2, "A"),
-        types.uint64,
-        types.float32,
-        types.uint64,
-    ]
-    given = [rows] * 4 + ranges + [types.Array(half, 3, "C"), single] + settings
-    for kernel, arguments in (
-        (forward.forward_kernel, [rows] * 3 + ranges + settings + [rows, types.Array(half, 3, "C")]),
-        (backward.query_kernel, [*given, rows]),
-        (backward.key_kernel, [*given, rows, rows]),
-        (backward.bias_kernel, [*given, types.Array(types.float32, 4, "C")]),
-    ):
-        function = kernel(D).py_func
-        ptx, result = cuda.compile(function, tuple(arguments), device=False, abi="numba", cc=(8, 0), output="ptx")
+    q, k = np.zeros((1, 4, 70, D), dtype), np.zeros((1, 2, 90, D), dtype)
+    settings = checked(
+        *(
+            q,
+            k,
+            k,
+            True,
+            20,
+            None,
+            3.0,
+            np.zeros((70, 90), dtype),
+            [1, 2, 3, 4],
+            [80],
+            None,
+            None,
+            0.1,
+            2**63,
+            None,
+            None,
+        )
+    )
+    out, logsumexp = numba_cuda.attention(q, k, k, **settings)
+    numba_cuda.attention_backward(q, q, k, k, out, logsumexp, **settings, bias_gradient=True, into=None)
+    names = [function.__name__ for function, *_ in launched]
+    assert names == ["forward", "query_gradients", "key_gradients", "bias_gradients"]
+    for function, blocks, threads, *arguments in launched:
+        assert blocks > 0
+        assert threads[0] * threads[1] <= 256
+        argument_types = simt.argument_types(arguments)
+        ptx, result = cuda.compile(function, argument_types, device=False, abi="numba", cc=(8, 0), output="ptx")
         assert result == types.none
         assert ".target sm_80" in ptx
         shared = sum(int(size) for size in re.findall(r"\.shared .*\[(\d+)\]", ptx))

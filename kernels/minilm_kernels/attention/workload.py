@@ -31,6 +31,7 @@ class Attention(Workload):
         "lengths": [(1, 12, length, 64) for length in (64, 128, 256, 512, 1024, 2048, 4096)],
         "small": [(12, 4, 64, 32), (4, 6, 256, 64)],
         "long": [(1, 1, 16384, 64), (1, 1, 65536, 64)],
+        "cuda": [*((16384 // length, 16, length, 128) for length in (2048, 4096, 8192, 16384)), (16, 12, 1024, 64)],
     }
     options = {
         "causal": (False, True),
@@ -139,7 +140,7 @@ class Attention(Workload):
     def torch(self, torch, mode, settings):
         if not set(settings) <= {"causal", "scale"}:
             return []  # it would take a mask of all pairs, which is another computation, or doesn't have it
-        backend = torch.nn.attention.SDPBackend.FLASH_ATTENTION
+        backends = torch.nn.attention.SDPBackend
 
         def function(q, k, v):
             if settings["causal"] and q.shape[2] != k.shape[2]:
@@ -151,8 +152,16 @@ class Attention(Workload):
                 enable_gqa=q.shape[1] != k.shape[1],
             )
 
-        context = partial(torch.nn.attention.sdpa_kernel, backend)
-        return [Peer("torch sdpa flash", function, gradients=(0, 1, 2), context=context)]
+        def peer(name, backend, devices):
+            context = partial(torch.nn.attention.sdpa_kernel, backend)
+            return Peer(f"torch sdpa {name}", function, gradients=(0, 1, 2), context=context, devices=devices)
+
+        return [
+            peer("flash", backends.FLASH_ATTENTION, ("cpu", "cuda")),
+            peer("cudnn", backends.CUDNN_ATTENTION, ("cuda",)),
+            peer("efficient", backends.EFFICIENT_ATTENTION, ("cuda",)),
+            peer("math", backends.MATH, ("cuda",)),
+        ]
 
 
 def _packed(B, T, S, sequences):

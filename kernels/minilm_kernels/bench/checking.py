@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import registry
+from .device import Device, device_named
 from .include import include
 from .problem import Problem
 from .workload import Workload, workload
@@ -48,9 +49,11 @@ def cases(workload: Workload, seed: int = 0) -> Iterator[Case]:
             number += 1
 
 
-def check(workload: Workload, mode: str, implementation: str, dtype: str, case: Case) -> str:
+def check(
+    workload: Workload, mode: str, implementation: str, dtype: str, case: Case, device: Device | None = None
+) -> str:
     """One case: "right", "refused: ..." by the kernel's own limits, or what is wrong."""
-    problem = Problem(workload, mode, case.parameters, dtype, case.seed, case.layout)
+    problem = Problem(workload, mode, case.parameters, dtype, case.seed, case.layout, device)
     try:
         with np.errstate(all="ignore"):
             results = problem.run(implementation)
@@ -71,27 +74,32 @@ def run(arguments: Sequence[str], prog: str) -> int:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.split(": ", 1)[1])
     parser.add_argument("file", help="a Python file that registers kernels with minilm_kernels.registry.register")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and of how the cases are combined")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to check (default %(default)s)")
     options = parser.parse_args(arguments)
-    entries = include(options.file)
+    device = device_named(options.device)
+    entries = include(options.file, device.name)
     wrong = 0
     for entry in entries:
         chosen = workload(entry.operation.removesuffix("_backward"))
         mode = next(mode for mode, name in chosen.passes().items() if name == entry.operation)
         for dtype in dtypes(entry):
-            wrong += not _report(chosen, mode, entry, dtype, options.seed)
+            wrong += not _report(chosen, mode, entry, dtype, options.seed, device)
     if wrong:
         return 1
-    print(f"right; time them: minilm bench {chosen.operation} --include {options.file}")
+    on = "" if device.name == "cpu" else f" --device {device.name}"
+    print(f"right; time them: minilm bench {chosen.operation} --include {options.file}{on}")
     return 0
 
 
-def _report(workload: Workload, mode: str, entry: registry.Implementation, dtype: str, seed: int) -> bool:
+def _report(
+    workload: Workload, mode: str, entry: registry.Implementation, dtype: str, seed: int, device: Device
+) -> bool:
     """Checks one kernel in one dtype and says how it went; whether it is right."""
     outcomes: Counter[str] = Counter()
     reasons: set[str] = set()
     name = f"{entry.operation} by {entry.name!r}, {dtype}"
     for case in cases(workload, seed):
-        found = check(workload, mode, entry.name, dtype, case)
+        found = check(workload, mode, entry.name, dtype, case, device)
         kind = found if found == "right" else "refused" if found.startswith("refused: ") else "wrong"
         outcomes[kind] += 1
         if kind == "refused":

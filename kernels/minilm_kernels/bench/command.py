@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import registry
-from . import machine, memory, peers, plots, results, table
+from . import machine, peers, plots, results, table
 from .choices import choose, option_values, parse_shapes, variants
+from .device import Device, device_named
 from .errors import LabError
 from .include import include
 from .measure import Row, measure
@@ -51,9 +52,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("operations", nargs="*", metavar="OPERATION", help="one or more, or 'all'")
     add("--list", action="store_true", help="show what there is to run, and run nothing")
     add("--pass", dest="passes", default="fwd,bwd", help="fwd, bwd, or both (the default)")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="where to run (default %(default)s)")
     add("--shapes", default="default", help="a preset, or shapes with ; between them: '1,12,4096,64;12,4,64,32'")
     add("--implementations", default="all", help="names, or 'all' (the default)")
-    add("--dtype", default="float32", help="float32 (the default), float64, float16, bfloat16")
+    add("--dtype", help="float32 (the default on a CPU), bfloat16 (on a GPU), float16, float64")
     add("--peers", help="other libraries to compare with: torch (the default where installed), or none")
     add("--rounds", type=int, default=20, help="samples of each implementation (default %(default)s)")
     add("--seconds", type=float, default=2.0, help="at most, for an implementation's samples (default %(default)s)")
@@ -67,13 +69,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _bench(arguments: list[str], prog: str) -> int:
     options, unknown = _parser(prog).parse_known_args(arguments)
+    if options.list:
+        return _list(options.include, options.device)
+    device = device_named(options.device)
     for path in options.include:
-        for entry in include(path):
+        for entry in include(path, device.name):
             print(f"{path}: {entry.name!r} for {entry.operation}")
     known = workloads()
-    if options.list:
-        _list(known)
-        return 0
     if not options.operations:
         raise LabError(f"no operation is named; expected 'all' or some of: {', '.join(known)}")
     names = ",".join("all" if name == "all" else name.removesuffix("_backward") for name in options.operations)
@@ -84,8 +86,8 @@ def _bench(arguments: list[str], prog: str) -> int:
         raise LabError(f"{chosen[0].operation} has no {modes[0]} pass; it has: {', '.join(chosen[0].passes())}")
     if options.rounds < 1 or options.seconds <= 0:
         raise LabError(f"--rounds {options.rounds} and --seconds {options.seconds}; expected more than 0 of both")
-    dtypes = choose("dtype", options.dtype, ("float32", "float64", "float16", "bfloat16"))
-    wanted = None if options.implementations == "all" else _implementations(options.implementations, chosen)
+    dtypes = choose("dtype", options.dtype or device.dtype, ("float32", "float64", "float16", "bfloat16"))
+    wanted = None if options.implementations == "all" else _implementations(options.implementations, chosen, device)
     rivals = _peers(options.peers)
     for path in (options.plot, options.roofline):
         if path is not None:
@@ -94,30 +96,36 @@ def _bench(arguments: list[str], prog: str) -> int:
         if path is not None and not path.parent.is_dir():
             raise LabError(f"can't write {path}: there is no folder {path.parent}")
 
-    print(f"{machine.describe()}; {machine.versions(_packages(rivals))}")
+    described, versions = device.describe(), machine.versions([*device.packages, *rivals])
+    print(f"{described}; {versions}")
     rows: list[Row] = []
     for workload in chosen:
-        for shape in parse_shapes(workload, options.shapes):
+        preset = device.name if options.shapes == "default" and device.name in workload.presets else options.shapes
+        for shape in parse_shapes(workload, preset):
             for variant in variants(workload, given):
                 for mode in (mode for mode in MODES if mode in modes and mode in workload.passes()):
                     for dtype in dtypes:
-                        rows += _one(workload, mode, shape, variant, dtype, wanted, rivals, options)
+                        rows += _one(workload, mode, shape, variant, dtype, wanted, rivals, options, device)
     settings = {"rounds": options.rounds, "seconds": options.seconds, "seed": options.seed}
     if options.csv is not None:
-        results.write_csv(options.csv, rows, settings, _packages(rivals))
+        results.write_csv(options.csv, rows, settings, described, versions)
         print(f"wrote {options.csv}")
     for path, draw in ((options.plot, plots.speed), (options.roofline, plots.roofline)):
         if path is not None:
-            print("".join(f"wrote {written}\n" for written in draw(path, rows)) or f"nothing to draw in {path}", end="")
+            print(
+                "".join(f"wrote {written}\n" for written in draw(path, rows, described))
+                or f"nothing to draw in {path}",
+                end="",
+            )
     wrong = [row for row in rows if row.failed]
     for row in wrong:
         print(f"WRONG: {row.operation} {row.mode} by {row.provider} at {row.shape}", file=sys.stderr)
     return 1 if wrong else 0
 
 
-def _one(workload: Workload, mode, shape, variant, dtype, wanted, rivals, options) -> list[Row]:
+def _one(workload: Workload, mode, shape, variant, dtype, wanted, rivals, options, device) -> list[Row]:
     """Measures one problem and prints its block of the table."""
-    with memory.bounded():
+    with device.bounded():
         rows = measure(
             *(workload, mode, shape, variant, dtype),
             implementations=wanted,
@@ -125,19 +133,20 @@ def _one(workload: Workload, mode, shape, variant, dtype, wanted, rivals, option
             rounds=options.rounds,
             seconds=options.seconds,
             seed=options.seed,
+            device=device,
         )
     if rows:
-        print("\n".join(["", table.title(rows), table.HEADER, *table.lines(rows)]), flush=True)
+        print("\n".join(["", table.title(rows), table.header(rows), *table.lines(rows)]), flush=True)
     return rows
 
 
-def _implementations(words: str, chosen: list[Workload]) -> list[str]:
+def _implementations(words: str, chosen: list[Workload], device: Device) -> list[str]:
     """The names asked for, each of which one of the operations has."""
     there = [
         entry.name
         for workload in chosen
         for operation in workload.passes().values()
-        for entry in registry.implementations(operation, device="cpu")
+        for entry in registry.implementations(operation, device.name)
     ]
     return choose("implementation", words, dict.fromkeys(there))
 
@@ -150,17 +159,17 @@ def _peers(words: str | None) -> list[str]:
     return [name for name in peers.PEERS if peers.available(name)]
 
 
-def _packages(rivals: list[str]) -> list[str]:
-    return ["numpy", "numba", *rivals]
-
-
-def _list(known: dict[str, Workload]) -> None:
-    for name, workload in known.items():
+def _list(included: list[str], device: str) -> int:
+    """What there is to run, also where there is no such device."""
+    for path in included:
+        include(path, device)
+    for name, workload in workloads().items():
         print(f"{name} ({', '.join(workload.passes())}), sizes {','.join(workload.sizes)}")
         for preset, shapes in workload.presets.items():
             print(f"  --shapes {preset}: {'; '.join(map(workload.label, shapes))}")
         for option, values in workload.options.items():
             print(f"  --{option.replace('_', '-')} {','.join(str(value).lower() for value in values)}")
         for mode, operation in workload.passes().items():
-            entries = registry.implementations(operation, device="cpu")
+            entries = registry.implementations(operation, device)
             print(f"  {mode}: {', '.join(entry.name for entry in entries)}")
+    return 0

@@ -14,8 +14,8 @@ from .errors import LabError
 __all__ = ["include"]
 
 
-def include(path: str | Path) -> list[registry.Implementation]:
-    """Runs the file; returns the implementations that it registered.
+def include(path: str | Path, device: str = "cpu") -> list[registry.Implementation]:
+    """Runs the file; returns the implementations that it registered, which are to run on `device`.
 
     LabError if the file can't be read, raises an error (with its line), registers nothing, or registers something that
     is no implementation of a known operation.
@@ -52,8 +52,11 @@ def include(path: str | Path) -> list[registry.Implementation]:
             raise LabError(
                 f"{path} replaces the reference of {entry.operation}, which is what kernels are held against"
             )
-        if entry.device == "cuda":
-            raise LabError(f"{path}: {entry.name!r} of {entry.operation} runs on cuda, and the lab checks on cpu only")
+        if entry.device not in ("any", device):
+            raise LabError(
+                f"{path}: {entry.name!r} of {entry.operation} runs on {entry.device}, and this on {device}: "
+                f"choose --device {entry.device}"
+            )
     return new
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import registry
-from . import machine, memory, peers
+from . import peers
+from .device import Cpu, Device
 from .problem import Problem, Verdict
 from .timing import Timed, alternate
 from .workload import Workload
@@ -44,8 +45,7 @@ class Row:
     matrix_rate: float = float("nan")  # of this machine in the same rounds, operations and bytes a second
     copy_rate: float = float("nan")
     memory: int | None = None
-    ratio: float | None = None  # the peer's time over this one's
-    peer: str | None = None
+    ratios: dict[str, float] = field(default_factory=dict)  # each peer's time over this one's
 
     @property
     def failed(self) -> bool:
@@ -78,14 +78,16 @@ def measure(
     rounds: int = 20,
     seconds: float = 2.0,
     seed: int = 0,
+    device: Device | None = None,
 ) -> list[Row]:
     """A row for each implementation (all of the registry's, or those named) and each peer of these names."""
-    problem = Problem(workload, mode, {**sizes, **options}, dtype, seed)
+    device = device or Cpu()
+    problem = Problem(workload, mode, {**sizes, **options}, dtype, seed, device=device)
     usual = workload.options
     shown = {name: value for name, value in options.items() if len(usual[name]) > 1 or value != usual[name][0]}
     rows, timed, moved = [], {}, 0.0
 
-    def add(provider: str, call: Callable, results: Callable, context: Callable = nullcontext, ours=True) -> None:
+    def add(provider, call, results, context: Callable = nullcontext, peak=device.peak_bytes, ours=True) -> None:
         nonlocal moved
         row = Row(workload.operation, mode, provider, sizes, options, shown, workload.x, dtype, ours=ours)
         rows.append(row)
@@ -98,7 +100,7 @@ def measure(
                 timed[provider] = Timed(call, context, seconds)
                 start = time.perf_counter()
                 with context():
-                    row.memory = memory.peak_bytes(call)
+                    row.memory = peak(call)
                 timed[provider].expect(time.perf_counter() - start)
         except registry.Refused as error:
             row.note = str(error).split(": ", 1)[-1]
@@ -109,26 +111,26 @@ def measure(
             row.verdict, row.note = (Verdict(np.inf, np.inf, fault), None) if ours else (None, fault)
 
     with np.errstate(all="ignore"):
-        for entry in registry.implementations(workload.passes()[mode], device="cpu"):
+        for entry in registry.implementations(workload.passes()[mode], device=device.name):
             if implementations is None or entry.name in implementations:
                 call = problem.call(entry.name, problem.scratch)
                 add(entry.name, call, lambda name=entry.name: problem.run(name))
         for name in peer_names:
             for peer in peers.opponents(name, problem):
-                add(peer.name, peer.call, peer.results, peer.context, ours=False)
-        ceilings = machine.ceilings(problem.dtype)
+                add(peer.name, peer.call, peer.results, peer.context, peer.peak_bytes, ours=False)
+        ceilings = device.ceilings(problem.dtype)
         limits = {name: Timed(function, budget=CEILING_SECONDS) for name, (function, _) in ceilings.items()}
-        alternate([*timed.values(), *limits.values()], rounds)
+        alternate([*timed.values(), *limits.values()], rounds, device.timer())
 
     rates = {name: work / np.median(limits[name].samples) for name, (_, work) in ceilings.items()}
-    rival = next((row.provider for row in rows if not row.ours and row.provider in timed), None)
+    rivals = [row.provider for row in rows if not row.ours and row.provider in timed]
     for row in rows:
         row.flops, row.bytes = workload.flops(mode, **sizes, **options), moved
         row.matrix_rate, row.copy_rate = rates["matrix"], rates["copy"]
         if row.provider in timed:
             row.seconds = timed[row.provider].samples
-            if rival not in (None, row.provider):
-                row.peer, row.ratio = rival, _ratio(timed[rival], timed[row.provider])
+            mine = timed[row.provider]
+            row.ratios = {rival: _ratio(timed[rival], mine) for rival in rivals if rival != row.provider}
     return rows
 
 

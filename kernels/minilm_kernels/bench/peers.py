@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Opponent:
     call: Callable
     results: Callable[[], tuple]
     context: Callable
+    peak_bytes: Callable[[Callable], int | None]
 
 
 def available(name: str) -> bool:
@@ -48,7 +49,7 @@ def opponents(name: str, problem: Problem) -> list[Opponent]:
     """What the peer `name` has to offer against our implementations of the problem."""
     library = load(name)
     described = getattr(problem.workload, name)(library, problem.mode, problem.inputs.settings)
-    return [_opponent(library, peer, problem) for peer in described]
+    return [_opponent(library, peer, problem) for peer in described if problem.device.name in peer.devices]
 
 
 def _opponent(torch, peer: Peer, problem: Problem) -> Opponent:
@@ -59,19 +60,32 @@ def _opponent(torch, peer: Peer, problem: Problem) -> Opponent:
             stack.enter_context(peer.context())
             yield
 
+    device = problem.device.name
+    peak_bytes = partial(_peak_bytes, torch) if device == "cuda" else problem.device.peak_bytes
     if peer.gradients is not None and problem.mode == "backward":
         call = _differentiation(torch, peer, problem)
-        return Opponent(peer.name, call, lambda: _to_numpy(call(), problem.dtype), context)
+        return Opponent(peer.name, call, lambda: _to_numpy(call(), problem.dtype), context, peak_bytes)
 
-    tensors = _to_torch(torch, problem.scratch.args)
+    tensors = _to_torch(torch, problem.fresh().args, device)
 
     def results():
-        args = _to_torch(torch, problem.fresh().args)
+        args = _to_torch(torch, problem.fresh().args, device)
         with context():
             returned = peer.function(*args)
         return _to_numpy(problem.workload.results(returned, args), problem.dtype)
 
-    return Opponent(peer.name, lambda: peer.function(*tensors), results, context)
+    return Opponent(peer.name, lambda: peer.function(*tensors), results, context, peak_bytes)
+
+
+def _peak_bytes(torch, function: Callable) -> int:
+    """The most that a call takes of a GPU's memory, as torch's allocator counts it."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = function()
+    torch.cuda.synchronize()
+    del result
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _differentiation(torch, peer: Peer, problem: Problem) -> Callable:
@@ -79,13 +93,14 @@ def _differentiation(torch, peer: Peer, problem: Problem) -> Callable:
 
     @cache
     def graph():
-        tensors = list(_to_torch(torch, problem.inputs.forward.args))
+        device = problem.device.name
+        tensors = list(_to_torch(torch, problem.inputs.forward.args, device))
         leaves = [tensors[place] for place in peer.gradients]
         wanted = [leaf.requires_grad_() for leaf in leaves if leaf is not None]
         with torch.enable_grad(), peer.context():
             out = peer.function(*tensors)
         outputs = out if isinstance(out, tuple) else (out,)
-        return outputs, leaves, wanted, _to_torch(torch, problem.inputs.args[: len(outputs)])
+        return outputs, leaves, wanted, _to_torch(torch, problem.inputs.args[: len(outputs)], device)
 
     def call():
         outputs, leaves, wanted, gradients = graph()
@@ -95,14 +110,14 @@ def _differentiation(torch, peer: Peer, problem: Problem) -> Callable:
     return call
 
 
-def _to_torch(torch, value):
+def _to_torch(torch, value, device: str):
     if isinstance(value, (tuple, list)):
-        return type(value)(_to_torch(torch, item) for item in value)
+        return type(value)(_to_torch(torch, item, device) for item in value)
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind == "V":  # bfloat16, which torch does not take from NumPy
-        return torch.from_numpy(value.astype(np.float32)).to(torch.bfloat16)
-    return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(value.astype(np.float32)).to(device, torch.bfloat16)
+    return torch.from_numpy(np.ascontiguousarray(value)).to(device)
 
 
 def _to_numpy(results, dtype: np.dtype) -> tuple:
@@ -111,7 +126,7 @@ def _to_numpy(results, dtype: np.dtype) -> tuple:
     def convert(value):
         if value is None or isinstance(value, float):
             return value
-        value = value.detach()
+        value = value.detach().cpu()
         return value.float().numpy().astype(dtype) if dtype.kind == "V" else value.numpy()
 
     return tuple(convert(value) for value in (results if isinstance(results, tuple) else (results,)))

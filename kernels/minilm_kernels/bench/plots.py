@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from . import machine
 from .errors import LabError
 from .measure import Row
 
@@ -52,7 +51,7 @@ def check(path: Path) -> None:
     matplotlib.use("Agg")
 
 
-def speed(path: Path, rows: list[Row]) -> list[Path]:
+def speed(path: Path, rows: list[Row], device: str) -> list[Path]:
     """Draws a figure for each operation, and returns their files: a panel for each pass and setting.
 
     Where shapes differ in the workload's x alone, the rate is a line over x; other shapes are bars side by side. Shades
@@ -62,12 +61,12 @@ def speed(path: Path, rows: list[Row]) -> list[Path]:
     written = []
     for operation in operations:
         target = path if len(operations) == 1 else path.with_stem(f"{path.stem}-{operation}")
-        _speed_figure(target, [row for row in rows if row.operation == operation and len(row.seconds)])
+        _speed_figure(target, [row for row in rows if row.operation == operation and len(row.seconds)], device)
         written.append(target)
     return written
 
 
-def roofline(path: Path, rows: list[Row]) -> list[Path]:
+def roofline(path: Path, rows: list[Row], device: str) -> list[Path]:
     """Draws every kernel's rate over its arithmetic intensity (Williams et al. 2009, doi:10.1145/1498765.1498785)."""
     rows = [row for row in rows if len(row.seconds) and row.flops]
     if not rows:
@@ -97,6 +96,7 @@ def roofline(path: Path, rows: list[Row]) -> list[Path]:
             )
         axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity (operations per byte moved)")
         axes.set(ylabel="GFLOP/s", title=f"Roofline, {', '.join(_unique(row.dtype for row in rows))}")
+        figure.suptitle(device, fontsize=10)
         handles = [_handle(name, colour, "s") for name, colour in colours.items()]
         handles += [_handle(name, "white", marker, edge="black") for name, marker in markers.items()]
         figure.legend(handles=handles, loc="outside right upper", fontsize=8)
@@ -104,7 +104,7 @@ def roofline(path: Path, rows: list[Row]) -> list[Path]:
     return [path]
 
 
-def _speed_figure(path: Path, rows: list[Row]) -> None:
+def _speed_figure(path: Path, rows: list[Row], device: str) -> None:
     matplotlib = _matplotlib()
     panels = list(_panels(rows))
     columns = min(2, len(panels))
@@ -120,7 +120,7 @@ def _speed_figure(path: Path, rows: list[Row]) -> None:
         handles = [_handle(name, colour, "s") for name, colour in colours.items()]
         handles.append(matplotlib.lines.Line2D([], [], color="0.6", linestyle="--", label="this machine's ceiling"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
-        figure.suptitle(f"{rows[0].operation} on {machine.describe()}", fontsize=10)
+        figure.suptitle(f"{rows[0].operation} on {device}", fontsize=10)
         _save(figure, path)
 
 

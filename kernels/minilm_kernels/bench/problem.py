@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import array_module
+from .device import Cpu, Device, laid_out
 from .workload import Draw, Inputs, Workload, arrays_in
 
 __all__ = ["Problem", "Verdict", "laid_out"]
@@ -35,33 +37,48 @@ class Verdict:
 
 
 class Problem:
-    """A workload's mode with inputs drawn for these sizes and options, in one dtype and memory layout."""
+    """A workload's mode with inputs drawn for these sizes and options, in one dtype, memory layout and place.
 
-    def __init__(self, workload: Workload, mode: str, parameters: dict[str, Any], dtype, seed=0, layout="contiguous"):
+    `inputs` are on the host; what runs, the references too, is given them on the `device`, the CPU if None.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        mode: str,
+        parameters: dict[str, Any],
+        dtype,
+        seed: int = 0,
+        layout: str = "contiguous",
+        device: Device | None = None,
+    ):
         self.workload, self.mode, self.parameters = workload, mode, parameters
-        self.dtype, self.layout = _dtype(dtype), layout
+        self.dtype, self.layout, self.device = _dtype(dtype), layout, device or Cpu()
         draw = Draw(seed, self.dtype)
         inputs = workload.build(draw, **parameters)
         if mode == "backward" and "forward" in workload.passes():
             forward = inputs
-            run = partial(workload.function("forward"), implementation="reference")
-            with np.errstate(all="ignore"):
-                outputs = workload.results(workload.reference(run, forward), forward.args)
             # NumPy makes float32 of bfloat16 and a Python number; a kernel's results have its arguments' dtype.
-            inputs = workload.backward(draw, forward, _cast(outputs, self.dtype))
+            outputs = _cast(_on_host(self._reference("forward", forward)), self.dtype)
+            inputs = workload.backward(draw, forward, outputs)
             inputs.forward = forward
         self.inputs = Inputs(laid_out(inputs.args, layout), inputs.settings, inputs.forward)
 
     def fresh(self) -> Inputs:
-        """The inputs; copies where the call changes them."""
+        """The inputs on the host; copies where the call changes them."""
         if not self.workload.in_place:
             return self.inputs
         return Inputs(_copied(self.inputs.args), self.inputs.settings, self.inputs.forward)
 
+    def placed(self) -> Inputs:
+        """The inputs on the device, in the layout that they have."""
+        inputs = self.fresh()
+        return Inputs(self.device.put(inputs.args, self.layout), self.device.put(inputs.settings))
+
     @cached_property
     def scratch(self) -> Inputs:
         """Inputs for calls whose results nobody looks at."""
-        return self.fresh()
+        return self.placed()
 
     def call(self, implementation: str, inputs: Inputs) -> Callable:
         """A function of no arguments that runs the operation by an implementation."""
@@ -70,31 +87,35 @@ class Problem:
 
     def run(self, implementation: str) -> tuple:
         """The results of an implementation; ValueError if it writes to inputs that it should only read."""
-        inputs = self.fresh()
+        inputs = self.placed()
         watched = {} if self.workload.in_place else dict(enumerate(arrays_in(inputs.args)))
         before = {number: array.copy() for number, array in watched.items() if array.nbytes < _WATCHED}
         results = self.workload.results(self.call(implementation, inputs)(), inputs.args)
         for number, kept in before.items():
-            if not np.array_equal(watched[number], kept, equal_nan=True):
+            if not np.array_equal(_on_host(watched[number]), _on_host(kept), equal_nan=True):
                 raise ValueError(f"it wrote to input array {number}, which it should only read")
         return results
 
     @cached_property
     def exact(self) -> tuple:
         """The reference's results in float64, on the numbers that the inputs hold."""
-        return self._reference(np.dtype(np.float64))
+        return self._reference(self.mode, _converted(self.fresh(), np.dtype(np.float64)))
 
     @cached_property
     def _plain(self) -> tuple:
         """The reference's results in the inputs' own dtype."""
-        return self._reference(self.dtype)
+        return self._reference(self.mode, self.fresh())
 
-    def _reference(self, dtype) -> tuple:
-        fresh = self.fresh()
-        inputs = _converted(fresh, dtype)
-        run = partial(self.workload.function(self.mode), implementation="reference")
+    @cached_property
+    def _cancelling(self) -> float:
+        widened = _converted(self.inputs, np.dtype(np.float64))
+        return float(self.workload.cancelling(self.mode, widened, _on_host(self.exact)))
+
+    def _reference(self, mode: str, inputs: Inputs) -> tuple:
+        placed = Inputs(self.device.put(inputs.args), self.device.put(inputs.settings))
+        run = partial(self.workload.function(mode), implementation="reference")
         with np.errstate(all="ignore"):
-            return self.workload.results(self.workload.reference(run, inputs), inputs.args)
+            return self.workload.results(self.workload.reference(run, placed), placed.args)
 
     def verdict(self, results: tuple, slack: float = 1.0, partial: bool = False) -> Verdict:
         """Compares results with the exact ones; `slack` multiplies what is allowed, `partial` lets some be missing."""
@@ -102,17 +123,15 @@ class Problem:
             return Verdict(np.inf, np.inf, f"it returned {len(results)} results; expected {len(self.exact)}")
         double = self.dtype == np.float64
         units = slack * _eps(self.dtype) * (SLACK_OF_DOUBLE if double else SLACK)
-        widened = _converted(self.inputs, np.dtype(np.float64))
-        cancelling = float(self.workload.cancelling(self.mode, widened, self.exact))
         verdict = Verdict()
-        for number, (mine, exact) in enumerate(zip(results, self.exact)):
+        for number, (mine, exact) in enumerate(zip(self.device.put(results), self.exact)):
             if mine is None and (exact is None or partial):
                 continue
             fault = _mismatch(mine, exact, self.dtype)
             if fault is not None:
                 return Verdict(np.inf, np.inf, f"result {number} {fault}")
             found = _distance(mine, exact)
-            allowed = units * max(found.largest, cancelling)
+            allowed = units * max(found.largest, self._cancelling)
             if found.error > allowed and not double:
                 allowed += 2 * slack * _distance(self._plain[number], exact).error
             relative = found.error / found.largest if found.largest else (np.inf if found.error else 0.0)
@@ -126,24 +145,11 @@ class Problem:
         return verdict
 
 
-def laid_out(value, layout: str):
-    """The same numbers in another memory layout: nested tuples and lists of arrays too."""
+def _on_host(value):
+    """NumPy arrays for those of any device, nested in tuples and lists or not."""
     if isinstance(value, (tuple, list)):
-        return type(value)(laid_out(item, layout) for item in value)
-    if not isinstance(value, np.ndarray) or value.ndim == 0:
-        return value
-    if layout == "transposed":
-        return np.asfortranarray(value)
-    if layout == "strided":
-        wide = np.zeros((*value.shape[:-1], 2 * value.shape[-1]), value.dtype)
-        wide[..., ::2] = value
-        return wide[..., ::2]
-    if layout == "reversed":
-        return np.ascontiguousarray(value[::-1])[::-1]
-    if layout == "readonly":
-        value = value.copy()
-        value.flags.writeable = False
-    return value
+        return type(value)(_on_host(item) for item in value)
+    return value.get() if hasattr(value, "get") and hasattr(value, "nbytes") else value
 
 
 def _copied(value):
@@ -169,9 +175,9 @@ def _cast(value, dtype):
 
 def _mismatch(mine, exact, dtype) -> str | None:
     """What is wrong with the kind, shape or dtype of a result."""
-    if isinstance(exact, np.ndarray):
+    if hasattr(exact, "nbytes") and not isinstance(exact, np.generic):
         expected = dtype if exact.dtype.kind in "fV" else exact.dtype
-        if not isinstance(mine, np.ndarray):
+        if not isinstance(mine, type(exact)):
             return f"is a {type(mine).__name__}; expected an array of shape {exact.shape}"
         if mine.shape != exact.shape:
             return f"has shape {mine.shape}; expected {exact.shape}"
@@ -191,24 +197,25 @@ class _Distance:
 
 
 def _distance(mine, exact) -> _Distance:
-    mine, exact = np.atleast_1d(mine), np.atleast_1d(exact)
+    xp = array_module(exact) if hasattr(exact, "nbytes") else np
+    mine, exact = xp.atleast_1d(mine), xp.atleast_1d(exact)
     distance = _Distance()
     step = max(1, 2**22 // max(1, exact[:1].size))  # in blocks: results as large as the logits of a batch come here
     for first in range(0, len(exact), step):
-        m, e = (np.asarray(x[first : first + step], np.float64) for x in (mine, exact))
+        m, e = (x[first : first + step].astype(np.float64, copy=False) for x in (mine, exact))
         if e.size == 0:
             continue
-        finite = np.isfinite(e)
-        wrong = (np.isfinite(m) != finite) | (~finite & (m != e) & ~(np.isnan(m) & np.isnan(e)))
+        finite = xp.isfinite(e)
+        wrong = (xp.isfinite(m) != finite) | (~finite & (m != e) & ~(xp.isnan(m) & xp.isnan(e)))
         if wrong.any():
-            place = tuple(map(int, np.unravel_index(wrong.argmax(), e.shape)))
+            place = tuple(map(int, np.unravel_index(int(wrong.argmax()), e.shape)))
             at = (place[0] + first, *place[1:])
-            distance.strange = distance.strange or f"is {m[place]:.6g} at {at}; expected {e[place]:.6g}"
+            distance.strange = distance.strange or f"is {float(m[place]):.6g} at {at}; expected {float(e[place]):.6g}"
         with np.errstate(invalid="ignore"):
-            difference = np.where(finite & np.isfinite(m), np.abs(m - e), 0)
-        distance.largest = max(distance.largest, float(np.abs(e, where=finite, out=np.zeros(e.shape)).max()))
-        worst = np.unravel_index(difference.argmax(), e.shape)
-        if difference[worst] > distance.error:
+            difference = xp.where(finite & xp.isfinite(m), xp.abs(m - e), 0)
+        distance.largest = max(distance.largest, float(xp.where(finite, xp.abs(e), 0).max()))
+        worst = np.unravel_index(int(difference.argmax()), e.shape)
+        if float(difference[worst]) > distance.error:
             distance.error = float(difference[worst])
             distance.place = (int(worst[0]) + first, *map(int, worst[1:]))
     return distance

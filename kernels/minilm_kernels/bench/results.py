@@ -7,7 +7,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import machine
 from .measure import Row
 
 __all__ = ["COLUMNS", "write_csv"]
@@ -18,9 +17,8 @@ COLUMNS = (
 )
 
 
-def write_csv(path: Path, rows: list[Row], settings: dict, packages: list[str]) -> None:
+def write_csv(path: Path, rows: list[Row], settings: dict, device: str, versions: str) -> None:
     """Writes all metrics of all rows (sizes, options and settings as JSON). A wrong kernel has errors and no speed."""
-    device, versions = machine.describe(), machine.versions(packages)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -63,8 +61,8 @@ def _metrics(row: Row):
         ("ceiling", "%", 100 * row.ceiling),
     ):
         yield metric, unit, tuple(_number(amount / seconds) for seconds in (p80, p50, p20))
-    if row.ratio is not None:
-        yield "ratio", f"times faster than {row.peer}", ("", _number(row.ratio), "")
+    for peer, ratio in row.ratios.items():
+        yield "ratio", f"times faster than {peer}", ("", _number(ratio), "")
 
 
 def _number(value: float) -> str:

@@ -9,19 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["HostTimer", "Timed", "alternate"]
+__all__ = ["DeviceTimer", "HostTimer", "Timed", "alternate"]
 
 # Long enough for the clock, and for the threads of whoever ran before to stop spinning and fall asleep.
 SAMPLE, WARM_UP = 2e-3, 5e-3
 SLOW = 10 * WARM_UP  # for a call that needs no warming up
+MOST_FLUSHES = 50
 
 
 class HostTimer:
-    """Seconds of calls that return when they are done.
-
-    A device's timer has the same two methods: it synchronises before and after, or records an event on either side of
-    the calls and reads their distance.
-    """
+    """Seconds of calls that return when they are done."""
 
     def warm_up(self, function: Callable) -> float:
         """Calls until `WARM_UP` has passed, at least once; returns the seconds that the last call took."""
@@ -39,6 +36,50 @@ class HostTimer:
         for _ in range(calls):
             function()
         return (time.perf_counter() - start) / calls
+
+
+class DeviceTimer(HostTimer):
+    """Seconds that a device takes for calls that return at once: the distance of two events on either side of each.
+
+    `flush()` queues work that overwrites the device's cache. While the device is at it, the host gets ahead: it queues
+    the event, the call and the other event, so that the distance has no waiting for the host in it. `record()` queues
+    an event and returns it; `elapsed(start, stop)` waits for both and gives the seconds between them.
+    """
+
+    def __init__(self, *, flush: Callable, record: Callable, elapsed: Callable, synchronize: Callable) -> None:
+        self._flush, self._record, self._elapsed, self._synchronize = flush, record, elapsed, synchronize
+        self._seconds_of_flush = 0.0
+        self._flushes = 1
+
+    def warm_up(self, function: Callable) -> float:
+        begin = time.perf_counter()
+        while True:
+            self._synchronize()
+            start = time.perf_counter()
+            function()
+            queued = time.perf_counter() - start  # by the host, which here does not wait for the device
+            self._synchronize()
+            if time.perf_counter() - begin >= WARM_UP:
+                break
+        self._seconds_of_flush = self._seconds_of_flush or self._distance(self._flush)
+        self._flushes = 1 + min(MOST_FLUSHES, int(2 * queued / max(self._seconds_of_flush, 1e-6)))
+        return self.seconds(function, 1)
+
+    def seconds(self, function: Callable, calls: int) -> float:
+        events = []
+        for _ in range(calls):
+            for _ in range(self._flushes):
+                self._flush()
+            start = self._record()
+            function()
+            events.append((start, self._record()))
+        return sum(self._elapsed(start, stop) for start, stop in events) / calls
+
+    def _distance(self, function: Callable) -> float:
+        function()
+        start = self._record()
+        function()
+        return self._elapsed(start, self._record())
 
 
 @dataclass

@@ -66,6 +66,7 @@ class Peer:
     function: Callable
     gradients: tuple[int, ...] | None = None
     context: Callable = nullcontext  # is entered around the calls, and not timed
+    devices: tuple[str, ...] = ("cpu", "cuda")  # on which it is a peer
 
 
 class Workload:

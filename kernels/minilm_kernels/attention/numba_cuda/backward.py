@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from ...simt import cuda, device_function, kernel
+from ...simt import cuda, device_function
 from .tiles import capped_score, keep_factor, key_range, load_tile, tile_sizes
 
 __all__ = ["bias_kernel", "key_kernel", "query_kernel"]
@@ -74,7 +74,6 @@ def query_kernel(D: int):
     WIDTH, SIDE = COLUMNS * TILE + 1, TILE + 1
     tile_gradients = _tile_gradients(D)
 
-    @kernel
     def query_gradients(
         g, q, k, v, first_keys, stop_keys, positions, logsumexp, deltas, scale, soft_cap, bias, slopes, threshold,
         keep_scale, seed, dq
@@ -131,7 +130,6 @@ def key_kernel(D: int):
     WIDTH, SIDE = COLUMNS * TILE + 1, TILE + 1
     tile_gradients = _tile_gradients(D)
 
-    @kernel
     def key_gradients(
         g, q, k, v, first_keys, stop_keys, positions, logsumexp, deltas, scale, soft_cap, bias, slopes, threshold,
         keep_scale, seed, dk, dv
@@ -194,7 +192,6 @@ def bias_kernel(D: int):
     WIDTH, SIDE = COLUMNS * TILE + 1, TILE + 1
     tile_gradients = _tile_gradients(D)
 
-    @kernel
     def bias_gradients(
         g, q, k, v, first_keys, stop_keys, positions, logsumexp, deltas, scale, soft_cap, bias, slopes, threshold,
         keep_scale, seed, d_bias

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from ...simt import cuda, kernel
+from ...simt import cuda
 from .tiles import capped_score, keep_factor, key_range, load_tile, tile_sizes
 
 __all__ = ["forward_kernel"]
@@ -28,7 +28,6 @@ def forward_kernel(D: int):
         TILE + 1,
     )  # one more than there is: the elements of a column lie in different banks of memory
 
-    @kernel
     def forward(
         q, k, v, first_keys, stop_keys, positions, scale, soft_cap, bias, slopes, threshold, keep_scale, seed, out,
         logsumexp
