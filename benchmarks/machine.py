@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured: the rate of a large matrix product and of a large copy."""
+"""What this machine or its GPU can do at best, measured: the rate of a large matrix product and of a large copy."""
 
 from __future__ import annotations
 
@@ -35,8 +35,34 @@ def copy_gbytes(count: int = 2**26, repeats: int = 7) -> float:
     return 2 * source.nbytes / median_seconds(lambda: np.copyto(target, source), repeats) / 1e9
 
 
-def describe() -> str:
-    """The machine and the versions, in a line."""
+def gpu_product_gflops(precision: str, repeats: int = 20) -> float:
+    """Operations a second, in 1e9, of the lab's large product on the GPU, in what a training step multiplies in."""
+    from minilm_kernels.bench.cuda import Cuda
+    from minilm_kernels.products import tf32
+
+    gpu = Cuda()
+    dtype = "float32"
+    if precision == "bf16":
+        import ml_dtypes
+
+        dtype = ml_dtypes.bfloat16
+    function, operations = gpu.ceilings(dtype)["matrix"]
+    with gpu.bounded(), tf32(precision == "tf32"):
+        timer = gpu.timer()
+        timer.warm_up(function)
+        return operations / statistics.median(timer.seconds(function, 1) for _ in range(repeats)) / 1e9
+
+
+def gpu_memory_in_use() -> int:
+    """Bytes of the GPU's memory that all processes have taken."""
+    import cupy
+
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return total - free
+
+
+def describe(device: str = "cpu") -> str:
+    """The machine, with its GPU where that is the device, and the versions, in a line."""
     import numba
 
     model = platform.processor() or platform.machine()
@@ -46,4 +72,10 @@ def describe() -> str:
     except (OSError, StopIteration):
         pass
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}"
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()}; {versions}"
+    host = f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()}; {versions}"
+    if device == "cpu":
+        return host
+    import cupy
+    from minilm_kernels.bench.cuda import Cuda
+
+    return f"{Cuda().describe()}; {host}, cupy {cupy.__version__}"
