@@ -19,10 +19,19 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 DEVICE = "cpu" if SIMULATED else "cuda"  # whose arrays the kernels take
 
 
+@cache
 def problem() -> str | None:
     """Why kernels in numba.cuda can't be compiled; None if they can."""
     if importlib.util.find_spec("numba_cuda") is None:
         return "it needs numba-cuda, which is not installed: pip install 'minilm[cuda13]', or [cuda12]"
+    if SIMULATED:
+        return None
+    from numba.cuda.cudadrv import nvvm
+
+    try:
+        nvvm.NVVM()
+    except nvvm.NvvmSupportError as error:
+        return f"numba-cuda finds no NVVM to compile with ({error}): pip install nvidia-nvvm, or set CUDA_HOME"
     return None
 
 

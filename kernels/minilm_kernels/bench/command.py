@@ -98,6 +98,7 @@ def _bench(arguments: list[str], prog: str) -> int:
 
     described, versions = device.describe(), machine.versions([*device.packages, *rivals])
     print(f"{described}; {versions}")
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "seed": options.seed}
     rows: list[Row] = []
     for workload in chosen:
         preset = device.name if options.shapes == "default" and device.name in workload.presets else options.shapes
@@ -106,9 +107,9 @@ def _bench(arguments: list[str], prog: str) -> int:
                 for mode in (mode for mode in MODES if mode in modes and mode in workload.passes()):
                     for dtype in dtypes:
                         rows += _one(workload, mode, shape, variant, dtype, wanted, rivals, options, device)
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "seed": options.seed}
+                        if options.csv is not None:  # each time, so that whoever is stopped has what was measured
+                            results.write_csv(options.csv, rows, settings, described, versions)
     if options.csv is not None:
-        results.write_csv(options.csv, rows, settings, described, versions)
         print(f"wrote {options.csv}")
     for path, draw in ((options.plot, plots.speed), (options.roofline, plots.roofline)):
         if path is not None:
