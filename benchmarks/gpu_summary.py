@@ -17,8 +17,13 @@ def summary(folder: Path) -> list[str]:
         name, outcome, seconds, note = line.split("|")
         text.append(f"{name:<11} {outcome:<9} {seconds:>4} s  {note}")
     text += [line for line in _lines(folder / "tests.log")[-1:] if line]
-    wrong = [line.strip() for path in sorted(folder.glob("*.log")) for line in _lines(path) if "WRONG" in line]
-    text += [f"wrong kernels: {len(wrong)}", *wrong[:10]] if wrong else []
+    wrong = [
+        line.strip()
+        for path in sorted(folder.glob("*.log"))
+        for line in _lines(path)
+        if "WRONG: " in line or "NOT CHECKED" in line
+    ]
+    text += [f"wrong or not checked: {len(wrong)}", *wrong[:10]] if wrong else []
     text += _attention(folder / "attention.csv")
     for row in _rows(folder / "training.jsonl"):
         ratio = "" if row["ratio"] is None or row["library"] == "torch" else f", {row['ratio']:.2f} x torch (goal 0.7)"

@@ -6,7 +6,9 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from minilm_kernels.bench import machine
 from minilm_kernels.bench.choices import choose, option_values, parse_shapes, variants
+from minilm_kernels.bench.command import main
 from minilm_kernels.bench.errors import LabError
 from minilm_kernels.bench.memory import bounded, peak_bytes
 from minilm_kernels.bench.problem import Problem
@@ -76,3 +78,23 @@ def test_words_of_a_command_line():
     assert choose("pass", "bwd, fwd", ("fwd", "bwd")) == ["bwd", "fwd"]
     with pytest.raises(LabError, match="no pass is named; there are: fwd, bwd"):
         choose("pass", ",", ("fwd", "bwd"))
+
+
+def test_a_problem_that_the_reference_can_not_solve_leaves_the_others(monkeypatch, capsys, tmp_path):
+    found, ceilings = workload("dropout"), machine.ceilings
+    build = found.build
+
+    def fails(draw, **sizes):
+        if sizes["N"] == 3:
+            raise RuntimeError("no such thing")
+        return build(draw, **sizes)
+
+    monkeypatch.setattr(found, "build", fails)
+    monkeypatch.setattr(machine, "ceilings", lambda dtype: ceilings(dtype, n=64, count=2**12))
+    path = tmp_path / "rows.csv"
+    arguments = ["dropout", "--shapes", "3,8;4,8", "--peers", "none", "--rounds", "1", "--implementations", "reference"]
+    assert main([*arguments, "--csv", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert "NOT CHECKED: dropout forward, float32, 3,8: RuntimeError: no such thing" in captured.err
+    assert "dropout forward, float32: N=4, C=8" in captured.out
+    assert path.read_text(encoding="utf-8").count("dropout,reference") > 3

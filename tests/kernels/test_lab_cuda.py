@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -195,9 +196,12 @@ def test_where_there_is_no_gpu_it_says_what_is_missing(capsys, monkeypatch, tmp_
     assert "numba_cuda" in capsys.readouterr().out
 
 
-def test_no_cupy_no_driver_and_no_card(monkeypatch, cuda_standin):
-    import sys
+def test_no_cupy_no_driver_and_no_card(cuda_standin):
+    with pytest.MonkeyPatch.context() as monkeypatch:  # undone before the stand-in goes
+        _says_what_is_missing(cuda_standin, monkeypatch)
 
+
+def _says_what_is_missing(cuda_standin, monkeypatch):
     monkeypatch.setattr(cuda_standin.cuda.runtime, "getDeviceCount", lambda: 0)
     with pytest.raises(LabError, match="the driver finds none; check CUDA_VISIBLE_DEVICES"):
         Cuda()
