@@ -67,3 +67,46 @@ def transformers(torch):
     yield module
     module.logging.disable_propagation()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """tiny_model(kind, seed=0, **changes): a small model with weights large enough that its likeliest tokens vary."""
+    return _tiny
+
+
+@pytest.fixture(scope="module")
+def peer_of(transformers, tmp_path_factory):
+    """peer_of(model): transformers' model with the same weights."""
+
+    def make(model):
+        folder = tmp_path_factory.mktemp("model")
+        model.save_pretrained(folder)
+        return getattr(transformers, model.architecture).from_pretrained(folder, attn_implementation="eager").eval()
+
+    return make
+
+
+def _tiny(kind: str, seed: int = 0, **changes):
+    from minilm import models
+
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (
+        ("layers", 2), ("ffn_dim", 40), ("attention_heads", 3))}  # fmt: skip
+    llama = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}  # fmt: skip
+    seq2seq = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    classes, settings = {
+        "gpt2": ((models.GPT2, models.GPT2Config), {"n_positions": 64, "n_embd": 24, "n_layer": 2, "n_head": 3}),
+        "llama": ((models.Llama, models.LlamaConfig), llama),
+        "mistral": ((models.Mistral, models.MistralConfig), {**llama, "sliding_window": 5}),
+        "bart": ((models.BartForConditionalGeneration, models.BartConfig), {
+            **seq2seq, **sides, "d_model": 24, "max_position_embeddings": 64, "forced_eos_token_id": None}),
+        "t5": ((models.T5ForConditionalGeneration, models.T5Config), {
+            **seq2seq, "d_model": 24, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 3}),
+    }[kind]  # fmt: skip
+    model = classes[0](classes[1](**{"vocab_size": 61, **settings, **changes}))
+    stream = backend.Generator(seed)
+    for name, parameter in model.named_parameters():
+        if "ln_" not in name and "norm" not in name:
+            parameter.data = stream.normal(parameter.shape, std=0.3)
+    return model.eval()

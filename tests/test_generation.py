@@ -8,14 +8,14 @@ import pytest
 import minilm
 from minilm import backend
 from minilm.generation import SamplingOptions, generate
-from minilm.generation.sampling import (
+from minilm.generation.processors import (
     log_probabilities,
     min_p_filter,
     penalize_repetition,
-    sample,
     top_k_filter,
     top_p_filter,
 )
+from minilm.generation.sampling import sample
 from minilm.generation.stopping import StopStrings
 from minilm.models import GPT2, GPT2Config
 from minilm.tokenization import Tokenizer
@@ -107,24 +107,24 @@ def test_filters_and_their_order_are_those_of_transformers(settings, transformer
 
 def test_top_k_keeps_ties_and_all_where_k_is_large():
     logits = np.array([[3.0, 1.0, 2.0, 2.0, 0.0]])
-    np.testing.assert_array_equal(np.isfinite(top_k_filter(logits, 2)), [[True, False, True, True, False]])
-    np.testing.assert_array_equal(top_k_filter(logits, 9), logits)
+    np.testing.assert_array_equal(np.isfinite(top_k_filter([], logits, 2)), [[True, False, True, True, False]])
+    np.testing.assert_array_equal(top_k_filter([], logits, 9), logits)
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_p():
     logits = np.log(np.array([[0.2, 0.5, 0.25, 0.05]]))
     for p, kept in ((0.4, [1]), (0.6, [1, 2]), (0.74, [1, 2]), (0.8, [0, 1, 2]), (0.96, [0, 1, 2, 3]), (1e-9, [1])):
-        assert np.flatnonzero(np.isfinite(top_p_filter(logits, p))).tolist() == kept, p
+        assert np.flatnonzero(np.isfinite(top_p_filter([], logits, p))).tolist() == kept, p
 
 
 def test_min_p_is_relative_to_the_likeliest():
     logits = np.log(np.array([[0.6, 0.2, 0.13, 0.07]]))
-    assert np.flatnonzero(np.isfinite(min_p_filter(logits, 0.3))).tolist() == [0, 1]
+    assert np.flatnonzero(np.isfinite(min_p_filter([], logits, 0.3))).tolist() == [0, 1]
 
 
 def test_the_penalty_makes_seen_tokens_less_likely_and_leaves_its_input():
     logits = np.array([[2.0, -2.0, 1.0, 0.0]])
-    out = penalize_repetition(logits, [np.array([0, 1, 1, 3])], 2.0)
+    out = penalize_repetition([np.array([0, 1, 1, 3])], logits, 2.0)
     np.testing.assert_array_equal(out, [[1.0, -4.0, 1.0, 0.0]])
     assert logits[0, 0] == 2.0
 

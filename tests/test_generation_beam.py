@@ -11,7 +11,7 @@ import minilm
 from minilm import backend
 from minilm.generation import generate
 from minilm.generation.beam import BeamOptions, Finished
-from minilm.generation.sampling import log_probabilities
+from minilm.generation.processors import log_probabilities
 from minilm.models import (
     GPT2,
     BartConfig,
@@ -275,10 +275,10 @@ def test_stop_strings_end_beams():
 def test_a_search_is_over_when_what_is_followed_can_only_lose():
     def over(early_stopping, length_penalty, running=-3.0):
         found = Finished(BeamOptions(2, length_penalty, early_stopping), max_new_tokens=10)
-        found.add(-2.0, np.array([1]), length=2)
+        found.add(-2.0, np.array([1]), np.zeros(2))
         found.settle(running, 4)
         assert not found.done  # one of the two beams is not finished
-        found.add(-4.0, np.array([1]), length=2)
+        found.add(-4.0, np.array([1]), np.zeros(2))
         found.settle(running, 4)
         return found.done
 

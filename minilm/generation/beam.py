@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .decoder import Decoder
-from .sampling import log_probabilities, require
+from .processors import LogitsProcessors, log_probabilities, require
+
+if TYPE_CHECKING:
+    from .options import GenerationConfig
+    from .output import Record
 
 __all__ = ["BeamOptions", "beam_search"]
 
@@ -52,7 +57,7 @@ class Finished:
 
     def __init__(self, options: BeamOptions, max_new_tokens: int) -> None:
         self.options, self.max_new_tokens = options, max_new_tokens
-        self.best: list[tuple[float, np.ndarray]] = []
+        self.best: list[tuple[float, np.ndarray, np.ndarray]] = []
         self.done = False
 
     @property
@@ -60,9 +65,12 @@ class Finished:
         """Whether there are as many as there are beams."""
         return len(self.best) == self.options.num_beams
 
-    def add(self, score: float, tokens: np.ndarray, length: int) -> None:
-        """Takes up a sequence of `length` new tokens, whose log probabilities sum up to `score`, if good enough."""
-        self.best.append((score / length**self.options.length_penalty, tokens))
+    def add(self, score: float, tokens: np.ndarray, path: np.ndarray) -> None:
+        """Takes up a sequence whose new tokens' log probabilities sum up to `score`, if that is good enough.
+
+        `path` (new,) are the rows that these came from.
+        """
+        self.best.append((score / len(path) ** self.options.length_penalty, tokens, path))
         self.best = sorted(self.best, key=lambda found: -found[0])[: self.options.num_beams]
 
     def settle(self, running: float, length: int) -> None:
@@ -78,56 +86,65 @@ def beam_search(
     decoder: Decoder,
     ids: np.ndarray,
     mask: np.ndarray | None,
-    max_new_tokens: int,
-    options: BeamOptions,
-    score: Callable,
-    ended: Callable,
-    n_ends: int,
-    padding: int,
-) -> np.ndarray:
-    """The best sequences (B num_return_sequences, T + new) for prompts `ids` (B, T) with their mask.
+    config: GenerationConfig,
+    process: LogitsProcessors,
+    ended: Callable[[np.ndarray], np.ndarray],
+    record: Record | None,
+) -> tuple[np.ndarray, dict]:
+    """The best sequences (B num_return_sequences, T + new) for prompts `ids` (B, T), their scores and their beams.
 
-    `score(log_probabilities, ids, mask)` changes those of the next tokens, `ended(ids)` says which rows end with their
-    last token, and `n_ends` how many tokens end a row. The prompts are read once, not once a beam.
+    `ended(ids)` says which rows end with their last token. The prompts are read once, not once a beam.
     """
-    n, rows = options.num_beams, len(ids)
-    finished = [Finished(options, max_new_tokens) for _ in range(rows)]
+    n, rows, max_new_tokens = config.num_beams, len(ids), config.max_new_tokens
+    if max_new_tokens == 0:
+        return np.repeat(ids, config.num_return_sequences, axis=0), {}
+    finished = [Finished(config, max_new_tokens) for _ in range(rows)]
     repeated = np.repeat(np.arange(rows), n)
-    totals = np.full((rows, n), _NEVER)
+    totals, paths = np.full((rows, n), _NEVER), np.empty((rows * n, 0), np.int64)
     totals[:, 0] = 0  # the beams begin alike: only the first one's continuations count
     for length in range(1, max_new_tokens + 1):
         logits = decoder.next_logits(ids, mask)
         if length == 1:
             decoder.select(repeated)
             logits, ids, mask = logits[repeated], ids[repeated], None if mask is None else mask[repeated]
-        scores = score(log_probabilities(logits), ids, mask).reshape(rows, n, -1) + totals[:, :, None]
+            if record is not None:
+                record.repeat(repeated)
+        scores = process(ids, log_probabilities(logits), mask)
+        if record is not None:
+            record.step(logits=logits, scores=scores)
+        scores = scores.reshape(rows, n, -1) + totals[:, :, None]
         # Of all continuations the best: so many that n of them go on, even if each of the others is at an end.
-        totals, chosen = _best(scores.reshape(rows, -1), max(2, 1 + n_ends) * n)
+        totals, chosen = _best(scores.reshape(rows, -1), max(2, 1 + len(config.eos_token_id)) * n)
         beams, tokens = np.divmod(chosen, logits.shape[-1])
         sources = beams + np.arange(rows)[:, None] * n
         longer = np.concatenate([ids[sources], tokens[:, :, None]], axis=2)  # (B, candidates, T + 1)
+        ways = np.concatenate([paths[sources], sources[:, :, None]], axis=2)
         at_end = np.ones(chosen.shape, bool)
         if length < max_new_tokens:
             at_end = ended(longer.reshape(-1, longer.shape[2])).reshape(chosen.shape)
         for row, found in enumerate(finished):
             for place in np.flatnonzero(at_end[row, :n]):
                 if not found.done:
-                    found.add(totals[row, place], longer[row, place], length)
+                    found.add(totals[row, place], longer[row, place], ways[row, place])
         totals, going_on = _best(np.where(at_end, totals + _NEVER, totals), n)
         for row, found in enumerate(finished):
             found.settle(totals[row, 0], length)
         if all(found.done for found in finished) or at_end.all():
             break
         at = np.arange(rows)[:, None], going_on
-        ids, sources = longer[at].reshape(rows * n, -1), sources[at].reshape(-1)
+        ids, paths, sources = longer[at].reshape(rows * n, -1), ways[at].reshape(rows * n, -1), sources[at].reshape(-1)
         decoder.select(sources)
         mask = None if mask is None else np.concatenate([mask[sources], np.ones((rows * n, 1), mask.dtype)], axis=1)
-    if max_new_tokens == 0:
-        return np.repeat(ids, options.num_return_sequences, axis=0)
-    best = [tokens for found in finished for _, tokens in found.best[: options.num_return_sequences]]
-    out = np.full((len(best), max(map(len, best))), padding)
-    for row, tokens in zip(out, best):
-        row[: len(tokens)] = tokens
+    scores, best, ways = zip(*(each for found in finished for each in found.best[: config.num_return_sequences]))
+    about = {"sequences_scores": np.array(scores, np.float32), "beam_indices": _filled(ways, -1)}
+    return _filled(best, config.pad_token_id), about
+
+
+def _filled(arrays: tuple[np.ndarray, ...], filler: int) -> np.ndarray:
+    """The arrays as rows of one, filled up on the right."""
+    out = np.full((len(arrays), max(map(len, arrays))), filler)
+    for row, array in zip(out, arrays):
+        row[: len(array)] = array
     return out
 
 

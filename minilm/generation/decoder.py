@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from minilm import backend
 from minilm.autograd import Tensor
+
+if TYPE_CHECKING:
+    from .options import GenerationConfig
+    from .output import Record
+    from .prefix import PrefixCache
 
 __all__ = ["Decoder"]
 
@@ -13,17 +20,37 @@ __all__ = ["Decoder"]
 class Decoder:
     """The part of the tokens that the model looks at, and what it keeps of it from one step to the next.
 
-    An encoder-decoder model (one with `encode`) reads `source` (B, S), with its mask, once, here.
+    `length` is the number of tokens that there can be in the end. An encoder-decoder model (one with `encode`) reads
+    `source` (B, S), with its mask, once, here.
     """
 
-    def __init__(self, model, use_cache: bool, source: np.ndarray | None = None, source_mask=None) -> None:
-        self.model, self.use_cache = model, use_cache
+    def __init__(
+        self,
+        model,
+        config: GenerationConfig,
+        length: int,
+        record: Record | None = None,
+        source: np.ndarray | None = None,
+        source_mask: np.ndarray | None = None,
+        prefix: PrefixCache | None = None,
+    ) -> None:
+        self.model, self.config, self.record, self.prefix = model, config, record, prefix
+        self.capacity = min(length, model.max_length)
         self.start, self.cache = 0, None
-        self.encoded = None if source is None else model.encode(source, source_mask).last_hidden_state
-        self.source_mask, self.sources = source_mask, None if source is None else np.arange(len(source))
+        self.encoded, self.sources, self.source_mask = None, None, source_mask
+        self.wanted = {} if record is None else {name: True for name, on in record.wanted.items() if on}
+        if source is not None:
+            out = model.encode(source, source_mask, **self.wanted)
+            self.encoded, self.sources = out.last_hidden_state, np.arange(len(source))
+            if record is not None:
+                record.encoder(out)
 
     def next_logits(self, ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """Logits (B, V), in float64, for the token after `ids` (B, T), where `mask` (B, T) is 0 for padding.
+        """Logits (B, V), in float64, for the token after `ids` (B, T), where `mask` (B, T) is 0 for padding."""
+        return self.last_logits(ids, mask, 1)[:, 0]
+
+    def last_logits(self, ids: np.ndarray, mask: np.ndarray | None, n: int) -> np.ndarray:
+        """Logits (B, n, V), in float64, for the tokens after each of the last n, which are new.
 
         Raises FloatingPointError for logits with NaN, from which nothing can be chosen.
         """
@@ -32,22 +59,55 @@ class Decoder:
             step = max(limit // 2, 1)
             self.start += -(-(ids.shape[1] - self.start - limit) // step) * step
             self.cache = None
-        if self.use_cache and self.cache is None:
-            self.cache = self.model.new_cache()
+            if self.prefix is not None:
+                self.prefix.forget()
+                self.prefix = None
+        if self.config.use_cache and self.cache is None:
+            self.cache = self._new_cache(ids)
+        if self.prefix is not None:
+            self.prefix.follow(ids[0])
         known = self.start + (0 if self.cache is None else len(self.cache))
-        new, visible = ids[:, known:], None if mask is None else mask[:, self.start :]
-        settings = {"cache": self.cache, "logits_to_keep": 1}
-        if self.encoded is None:
-            out = self.model(new, attention_mask=visible, **settings)
-        else:
-            settings["attention_mask"] = self.source_mask
-            if not known:  # else the cache has taken it up
-                settings["encoder_outputs"] = (self.encoded,)
-            out = self.model(decoder_input_ids=new, decoder_attention_mask=visible, **settings)
-        logits = backend.to_numpy(out.logits.data)[:, -1].astype(np.float64)
+        chunk = self.config.prefill_chunk_size
+        if chunk is not None:
+            while ids.shape[1] - known > max(chunk, n):
+                stop = min(known + chunk, ids.shape[1] - n)
+                self._call(ids, mask, known, stop, 1)
+                known = stop
+        out = self._call(ids, mask, known, ids.shape[1], n)
+        if self.record is not None:
+            self.record.model(out)
+        logits = backend.to_numpy(out.logits.data)[:, -n:].astype(np.float64)
         if np.isnan(logits).any():
             raise FloatingPointError("the model's logits have NaN: its weights or its training have come to grief")
         return logits
+
+    def _call(self, ids: np.ndarray, mask: np.ndarray | None, known: int, stop: int, n: int):
+        """The model's output for tokens `known` to `stop` - 1, with the last n logits."""
+        new, visible = ids[:, known:stop], None if mask is None else mask[:, self.start : stop]
+        settings = {"cache": self.cache, "logits_to_keep": n, **self.wanted}
+        if self.encoded is None:
+            return self.model(new, attention_mask=visible, **settings)
+        settings["attention_mask"] = self.source_mask
+        if not known:  # else the cache has taken it up
+            settings["encoder_outputs"] = (self.encoded,)
+        return self.model(decoder_input_ids=new, decoder_attention_mask=visible, **settings)
+
+    def _new_cache(self, ids: np.ndarray):
+        kind = self.config.cache_implementation
+        if self.prefix is not None:
+            return self.prefix.take(self.model, ids[0])
+        if kind == "static":
+            return self.model.new_cache(self.capacity, kind, len(ids))
+        return self.model.new_cache() if kind == "dynamic" else self.model.new_cache(implementation=kind)
+
+    def forget(self, length: int) -> None:
+        """Takes back what the cache knows of all tokens but the first `length`."""
+        if self.cache is None or self.start + len(self.cache) <= length:
+            return
+        if not hasattr(self.cache, "truncate"):
+            kind = type(self.cache).__name__
+            raise ValueError(f"guessed tokens have to be taken back, which a {kind} can't: decode without guesses")
+        self.cache.truncate(length - self.start)
 
     def select(self, rows: np.ndarray) -> None:
         """Keeps these rows of the batch, in that order (repeats allowed)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -10,10 +11,14 @@ from minilm import backend
 from minilm.autograd import no_grad
 from minilm.nn import eval_mode
 
-from .beam import BeamOptions, beam_search
+from .beam import beam_search
 from .decoder import Decoder
-from .sampling import SamplingOptions, force, require
-from .stopping import StopStrings
+from .options import GenerationConfig
+from .output import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput, Record
+from .prefix import PrefixCache
+from .processors import LogitsProcessors, require
+from .speculative import DraftModel, PromptLookup, speculate
+from .stopping import Ending, StopStrings
 
 __all__ = ["GenerationMixin", "generate"]
 
@@ -23,42 +28,31 @@ def generate(
     input_ids,
     max_new_tokens: int = 100,
     *,
-    do_sample: bool = False,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    bad_words_ids: Sequence[Sequence[int]] | None = None,
-    num_beams: int = 1,
-    length_penalty: float = 1.0,
-    early_stopping: bool | str = False,
-    num_return_sequences: int = 1,
-    stop_strings: str | Sequence[str] | None = None,
-    eos_token_id: int | Sequence[int] | None = None,
-    pad_token_id: int | None = None,
-    decoder_start_token_id: int | None = None,
-    forced_bos_token_id: int | None = None,
-    forced_eos_token_id: int | Sequence[int] | None = None,
-    seed: int | None = None,
-    streamer: Callable[[np.ndarray], None] | None = None,
-    tokenizer=None,
     attention_mask=None,
-    use_cache: bool = True,
-) -> np.ndarray:
+    tokenizer=None,
+    streamer: Callable[[np.ndarray], None] | None = None,
+    past_key_values: PrefixCache | None = None,
+    assistant_model=None,
+    **options,
+) -> np.ndarray | GenerateDecoderOnlyOutput | GenerateEncoderDecoderOutput:
     """`input_ids` (B, T) and up to `max_new_tokens` tokens that the model puts after them: int64 (B, T + new).
 
     Of an encoder-decoder model, which reads `input_ids`, the result is what it writes: `decoder_start_token_id`, then
-    up to `max_new_tokens` tokens.
+    up to `max_new_tokens` tokens. `options` are those of GenerationConfig (options.py), which says what each does:
 
-    Greedy unless `do_sample`; with `num_beams` above 1 the likeliest of several sequences that are followed at once
-    (see beam.py for its options). `num_return_sequences` n gives n rows for each prompt, sampled or of the best beams.
-    A row ends at `eos_token_id` (one or several; []: nowhere) or where its new text holds one of `stop_strings` (which
-    need the `tokenizer`, and stay in the result); ended rows are filled with `pad_token_id` (where the config has none:
-    the first eos, else 0). None of the `bad_words_ids`, lists of tokens, comes. `forced_bos_token_id` is the first new
-    token, `forced_eos_token_id` the last that there is room for. What is None of all these is the config's. `streamer`
-    is called with each step's tokens (B,). `seed` None goes on with the default stream. Prompts of unequal length are
-    padded, on the left if new tokens come after them, with an `attention_mask` (B, T) of 0 for the padding.
+    - greedy unless `do_sample`, with `temperature`, `top_k`, `top_p`, `min_p`, `typical_p` and a `seed` (or a list);
+      with `num_beams` above 1 the likeliest of several sequences that are followed at once (`length_penalty`,
+      `early_stopping`). `num_return_sequences` n gives n rows for each prompt, sampled or of the best beams;
+    - `repetition_penalty`, `no_repeat_ngram_size`, `encoder_no_repeat_ngram_size`, `bad_words_ids`, `min_new_tokens`,
+      `min_length`, `forced_bos_token_id`, `forced_eos_token_id`, and functions of yours as `logits_processor`;
+    - `eos_token_id`, `pad_token_id`, `decoder_start_token_id`, `stop_strings`, which need the `tokenizer`;
+    - `use_cache`, `cache_implementation`, `prefill_chunk_size`, `prompt_lookup_num_tokens`; `num_assistant_tokens` of
+      an `assistant_model`, a small one with the same tokens; `return_dict_in_generate` with `output_scores`,
+      `output_logits`, `output_attentions`, `output_hidden_states`.
+
+    `past_key_values` keeps what the model makes of the tokens for the next call, which begins alike. `streamer` is
+    called with each step's tokens (B,). Prompts of unequal length are padded, on the left if new tokens come after
+    them, with an `attention_mask` (B, T) of 0 for the padding.
 
     Past the model's `max_length` the oldest tokens are dropped, half a window at a time and padding included, so that
     the rest is computed anew only once in a while. Tokens with and without the cache are the same. The model is any
@@ -71,83 +65,139 @@ def generate(
     >>> generate(model, np.array([[1, 2, 3]]), max_new_tokens=5, do_sample=True, top_p=0.9, seed=0).shape
     (1, 8)
     """
-    ends = _tokens(model, "eos_token_id", eos_token_id)
-    words = _from_config(model, "bad_words_ids", bad_words_ids) or ()
-    words = [word for word in words if word not in [[end] for end in ends]]  # a text may always end
-    options = SamplingOptions(do_sample, temperature, top_k, top_p, min_p, repetition_penalty, words)
-    beams = BeamOptions(num_beams, length_penalty, early_stopping, num_return_sequences)
+    config = GenerationConfig(max_new_tokens=max_new_tokens, **options).for_model(model)
     require(
-        num_beams > 1 or do_sample or num_return_sequences == 1,
-        "greedy decoding finds one sequence: for more num_return_sequences set num_beams or do_sample",
+        config.num_beams == 1 or streamer is None,
+        "a streamer can't follow beams, whose tokens change: leave one of them",
     )
-    require(
-        num_beams == 1 or not do_sample,
-        "beam search takes the likeliest, it draws nothing: leave do_sample or num_beams",
-    )
-    require(num_beams == 1 or streamer is None, "a streamer can't follow beams, whose tokens change: leave one of them")
-    ids = _checked_prompt(input_ids, max_new_tokens)
-    mask = _checked_mask(attention_mask, ids)
-    require(
-        hasattr(model, "encode") or decoder_start_token_id is None,
-        "decoder_start_token_id is for models with an encoder; leave it out",
-    )
-    start = _tokens(model, "decoder_start_token_id", decoder_start_token_id)
-    first = _tokens(model, "forced_bos_token_id", forced_bos_token_id)
-    last = _tokens(model, "forced_eos_token_id", forced_eos_token_id)
-    padding = (_tokens(model, "pad_token_id", pad_token_id) + ends + [0])[0]
-    stops = StopStrings(tokenizer, stop_strings)
-    stream = backend.default_generator if seed is None else backend.Generator(seed)
-    with eval_mode(model), no_grad():
-        decoder, ids, mask = _started(model, ids, mask, start, max_new_tokens, use_cache)
+    read = _checked_prompt(input_ids)
+    read_mask = _checked_mask(attention_mask, read)
+    _check_alone(model, config, read, read_mask, past_key_values, assistant_model)
+    has_encoder = hasattr(model, "encode")
+    record = Record(config, has_encoder) if config.return_dict_in_generate else None
+    of_beams: dict = {}
+    with ExitStack() as during:
+        for one in (model, *([] if assistant_model is None else [assistant_model])):
+            during.enter_context(eval_mode(one))
+        during.enter_context(no_grad())
+        decoder = _decoder(model, config, read, read_mask, record, past_key_values)
+        ids, mask, source = read, read_mask, None
+        if has_encoder:
+            source = list(read) if mask is None else [row[real != 0] for row, real in zip(read, mask)]
+            ids, mask = np.full((len(read), 1), config.decoder_start_token_id), None
         prompt = ids.shape[1]
+        process = config.processors(prompt, source)
+        ended = Ending(prompt, config.eos_token_id, StopStrings(tokenizer, config.stop_strings))
+        if config.num_beams > 1:
+            found, of_beams = beam_search(decoder, ids, mask, config, process, ended, record)
+        elif assistant_model is None and config.prompt_lookup_num_tokens is None:
+            found = _one_by_one(decoder, ids, mask, config, process, ended, record, streamer)
+        else:
+            streams = config.streams(1)
+            guesser: PromptLookup | DraftModel = PromptLookup(config.prompt_lookup_num_tokens or 0)
+            if assistant_model is not None:
+                draft = _decoder(assistant_model, config, read, read_mask)
+                guesser = DraftModel(draft, config, process, streams)
+            found = speculate(decoder, guesser, ids, mask, config, process, ended, record, streamer, streams)
+    return found if record is None else record.output(found, **of_beams)
 
-        def score(scores: np.ndarray, ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-            """Logits or log probabilities (B, V) of what comes after `ids`, penalised, filtered and forced."""
-            step = ids.shape[1] - prompt
-            if last and step == max_new_tokens - 1:
-                return force(scores, last)
-            if first and step == 0:
-                return force(scores, first)
-            return options.scores(scores, [row if mask is None else row[mask[b] != 0] for b, row in enumerate(ids)])
 
-        def ended(ids: np.ndarray) -> np.ndarray:
-            """Whether each row of `ids` (B, T) is at its end with its last token."""
-            return np.isin(ids[:, -1], ends) | np.array([stops.ends(row[prompt:]) for row in ids])
+def _decoder(model, config: GenerationConfig, ids, mask, record: Record | None = None, prefix=None) -> Decoder:
+    """The decoder of a model that reads `ids` (B, T), or puts new tokens after them."""
+    if hasattr(model, "encode"):
+        return Decoder(model, config, 1 + config.max_new_tokens, record, ids, mask)
+    require(
+        mask is None or bool(mask[:, -1].all()),
+        "a row of attention_mask ends in 0: pad prompts on the left, new text comes right",
+    )
+    return Decoder(model, config, ids.shape[1] + config.max_new_tokens, record, prefix=prefix)
 
-        if num_beams > 1:
-            return beam_search(decoder, ids, mask, max_new_tokens, beams, score, ended, len(ends), padding)
-        if num_return_sequences > 1:
-            rows = np.repeat(np.arange(len(ids)), num_return_sequences)
-            decoder.select(rows)
-            ids, mask = ids[rows], None if mask is None else mask[rows]
-        running = np.ones(len(ids), bool)
-        for _ in range(max_new_tokens):
-            scores = score(decoder.next_logits(ids, mask), ids, mask)
-            token = np.where(running, options.choose(scores, stream), padding)
-            ids = np.concatenate([ids, token[:, None]], axis=1)
-            mask = None if mask is None else np.concatenate([mask, np.ones((len(ids), 1), mask.dtype)], axis=1)
-            if streamer is not None:
-                streamer(token)
-            running &= ~ended(ids)
-            if not running.any():
-                break
+
+def _one_by_one(
+    decoder: Decoder,
+    ids: np.ndarray,
+    mask: np.ndarray | None,
+    config: GenerationConfig,
+    process: LogitsProcessors,
+    ended: Ending,
+    record: Record | None,
+    streamer: Callable[[np.ndarray], None] | None,
+) -> np.ndarray:
+    """Greedy decoding and sampling: the tokens (B num_return_sequences, T + new)."""
+    if config.num_return_sequences > 1:
+        rows = np.repeat(np.arange(len(ids)), config.num_return_sequences)
+        decoder.select(rows)
+        ids, mask = ids[rows], None if mask is None else mask[rows]
+    streams, running = config.streams(len(ids)), np.ones(len(ids), bool)
+    for _ in range(config.max_new_tokens):
+        logits = decoder.next_logits(ids, mask)
+        scores = process(ids, logits, mask)
+        if record is not None:
+            record.step(logits=logits, scores=scores)
+        token = np.where(running, config.choose(scores, streams), config.pad_token_id)
+        ids = np.concatenate([ids, token[:, None]], axis=1)
+        mask = None if mask is None else np.concatenate([mask, np.ones((len(ids), 1), mask.dtype)], axis=1)
+        if streamer is not None:
+            streamer(token)
+        running &= ~ended(ids)
+        if not running.any():
+            break
     return ids
 
 
 class GenerationMixin:
     """Gives a language model its `generate` method."""
 
-    def generate(self, input_ids, max_new_tokens: int = 100, **options) -> np.ndarray:
+    def generate(self, input_ids, max_new_tokens: int = 100, **options):
         """`minilm.generation.generate(self, input_ids, max_new_tokens, ...)`: see there for the options."""
         return generate(self, input_ids, max_new_tokens, **options)
 
 
-def _checked_prompt(input_ids, max_new_tokens: int) -> np.ndarray:
+def _check_alone(model, config: GenerationConfig, ids, mask, past_key_values, assistant_model) -> None:
+    """That the options which are for one text, decoder-only models or one cache, are given for those."""
+    guesses = assistant_model is not None or config.prompt_lookup_num_tokens is not None
+    one = len(ids) == config.num_beams == config.num_return_sequences == 1
+    plain = config.use_cache and config.cache_implementation == "dynamic"
+    has_encoder = hasattr(model, "encode")
+    if guesses:
+        require(one, "tokens are guessed for one text at a time, without beams: give one row of input_ids")
+        require(
+            assistant_model is None or config.prompt_lookup_num_tokens is None,
+            "assistant_model and prompt_lookup_num_tokens both guess tokens: leave one of them",
+        )
+        require(
+            config.cache_implementation != "sliding_window",
+            "guesses have to be taken back, which a sliding-window cache can't: use a dynamic one",
+        )
+        require(
+            not (config.output_attentions or config.output_hidden_states),
+            "with guessed tokens a step has several: leave output_attentions and output_hidden_states",
+        )
+    if assistant_model is not None:
+        sizes = [getattr(getattr(each, "config", None), "vocab_size", None) for each in (model, assistant_model)]
+        require(
+            sizes[0] == sizes[1] and hasattr(assistant_model, "encode") == has_encoder,
+            "the assistant_model must be of the model's kind and have its tokens; "
+            f"{type(assistant_model).__name__} has {sizes[1]}, {type(model).__name__} {sizes[0]}",
+        )
+    if past_key_values is not None:
+        require(
+            one and plain and not has_encoder and (mask is None or bool(mask.all())),
+            "past_key_values keeps one text of a decoder-only model, without padding, beams and other caches",
+        )
+    if config.prefill_chunk_size is not None:
+        require(not has_encoder, "prefill_chunk_size is for decoder-only models: others write from the first token on")
+        require(
+            not (config.output_attentions or config.output_hidden_states),
+            "attentions and hidden states of a prompt read in pieces are in pieces, too: leave prefill_chunk_size",
+        )
+
+
+def _checked_prompt(input_ids) -> np.ndarray:
     ids = backend.to_numpy(getattr(input_ids, "_data", input_ids))
     require(ids.ndim == 2, f"input_ids must be (B, T); got shape {ids.shape}. Add a batch axis: ids[None]")
     require(ids.shape[1] > 0, "the prompt is empty: give at least one token (the end-of-text token, say)")
     require(ids.dtype.kind in "iu", f"input_ids must be integers; got {ids.dtype}")
-    require(max_new_tokens >= 0, f"max_new_tokens must not be negative; got {max_new_tokens}")
     return ids.astype(np.int64)
 
 
@@ -157,30 +207,3 @@ def _checked_mask(attention_mask, ids: np.ndarray) -> np.ndarray | None:
     mask = backend.to_numpy(getattr(attention_mask, "_data", attention_mask))
     require(mask.shape == ids.shape, f"attention_mask must have input_ids' shape, {ids.shape}; got {mask.shape}")
     return mask
-
-
-def _started(model, ids, mask, start: list[int], max_new_tokens: int, use_cache: bool):
-    """The decoder at work, the tokens (B, T) that new ones come after, and their mask."""
-    if not hasattr(model, "encode"):
-        bad = "a row of attention_mask ends in 0: pad prompts on the left, new text comes right"
-        require(mask is None or bool(mask[:, -1].all()), bad)
-        return Decoder(model, use_cache), ids, mask
-    require(len(start) == 1, f"decoder_start_token_id is the token that starts the output; got {start or None}")
-    require(
-        max_new_tokens <= model.max_length,
-        f"the model writes {model.max_length} tokens at most; got max_new_tokens={max_new_tokens}",
-    )
-    return Decoder(model, use_cache, ids, mask), np.full((len(ids), 1), start[0]), None
-
-
-def _from_config(model, name: str, given):
-    """What is given or, for None, what the model's config says, if it says anything."""
-    return given if given is not None else getattr(getattr(model, "config", None), name, None)
-
-
-def _tokens(model, name: str, given) -> list[int]:
-    """A token or several, as a list: those given or, for None, those of the model's config."""
-    given = _from_config(model, name, given)
-    if given is None:
-        return []
-    return [int(given)] if isinstance(given, (int, np.integer)) else [int(token) for token in given]

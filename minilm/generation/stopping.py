@@ -1,4 +1,4 @@
-"""Texts at which generation stops."""
+"""Where generation stops: at tokens, and at texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["StopStrings"]
+__all__ = ["Ending", "StopStrings"]
 
 # A character has at most four bytes in UTF-8, and so changes with the last four tokens at most; and so many characters
 # at the beginning of a decoded tail may be broken, for want of the tokens before it.
@@ -48,3 +48,17 @@ class StopStrings:
         while count < len(tokens) and len(self.decode(tokens[-count:-_UNSETTLED])) < self.longest + _UNSETTLED:
             count *= 2  # tokens with less than a character each: bytes of longer ones, or special tokens
         return min(count, len(tokens))
+
+
+class Ending:
+    """Says which rows are at their end with their last token, `prompt` tokens coming before the first new one."""
+
+    def __init__(self, prompt: int, tokens: Sequence[int], strings: StopStrings) -> None:
+        self.prompt, self.tokens, self.strings = prompt, tokens, strings
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """(B,) bool for tokens (B, T)."""
+        ended = np.isin(ids[:, -1], self.tokens)
+        if self.strings.strings:
+            ended |= np.array([self.strings.ends(row[self.prompt :]) for row in ids])
+        return ended

@@ -6,7 +6,8 @@ from minilm import ops
 from minilm.backend import array_module
 from minilm.generation import GenerationMixin
 from minilm.nn.attention import attention_mask_arguments
-from minilm.nn.cache import KeyValueCache, SlidingWindowCache, StaticCache
+from minilm.nn.cache import KeyValueCache, SlidingWindowCache
+from minilm.nn.static_cache import StaticCache
 
 from .output import CausalLMOutput
 from .pretrained import PretrainedModel

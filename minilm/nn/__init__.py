@@ -2,7 +2,7 @@
 
 from . import init
 from .attention import MultiHeadAttention, attention_mask_arguments
-from .cache import KeyValueCache, SlidingWindowCache, StaticCache
+from .cache import KeyValueCache, SlidingWindowCache
 from .layers import (
     ACTIVATIONS,
     Conv1D,
@@ -20,6 +20,7 @@ from .module import Module, Parameter, eval_mode
 from .quantized import QuantizedEmbedding, QuantizedLinear, project_together
 from .recompute import RECOMPUTE, Layer, set_recompute
 from .recurrent import GRU, LSTM
+from .static_cache import StaticCache
 
 __all__ = [
     "ACTIVATIONS",
