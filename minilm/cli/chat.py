@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from .decoding import DecodingArguments, ShownText
 from .errors import UsageError, as_usage_error
 from .parsing import parse
 
@@ -16,42 +17,42 @@ __all__ = ["run"]
 _HELP = "/reset forgets the conversation, /quit (or Ctrl-D) ends; Ctrl-C stops an answer"
 
 
-@dataclass
-class ChatArguments:
+@dataclass(kw_only=True)
+class ChatArguments(DecodingArguments):
     """What `minilm chat` takes."""
 
     model: str  # a model's folder in Hugging Face form, a GGUF file, or a name on the hub
     system: str | None = None  # what the model is told first; None: what its template says
+    weights: Literal["keep", "fp32"] | None = None  # of a GGUF file: quantised as they are, or made float32
     max_new_tokens: int = 512  # tokens of an answer, at most
-    greedy: bool = False  # always the likeliest token, no sampling
     temperature: float = 0.7  # below 1: likelier tokens; above: more surprising ones
-    top_k: int | None = None  # sample from the k likeliest tokens only
     top_p: float | None = 0.9  # sample from the fewest tokens that together have this probability
     repetition_penalty: float = 1.1  # above 1: tokens that are there already become less likely
-    seed: int | None = None  # of the sampling; None: another answer each time
-    weights: Literal["keep", "fp32"] | None = None  # of a GGUF file: quantised as they are, or made float32
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the verb; returns the exit status."""
     options = parse(ChatArguments, arguments, "chat", f"Talk with a model. {_HELP}.", positional="required")
+    options.check()
 
     from .loading import load_generator
 
     model, tokenizer = load_generator(options.model, options.device, options.weights)
     if not tokenizer.chat_templates:
         raise UsageError(f"{options.model} has no chat template; it continues texts: minilm generate {options.model}")
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark for it
-        sys.stdout.reconfigure(errors="replace")
+    assistant = options.load_assistant()
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401  arrow keys and history for input()
         print(f"{type(model).__name__} of {model.n_parameters:,} parameters. {_HELP}.")
-    return _converse(model, tokenizer, options)
+    return _converse(model, tokenizer, options, assistant)
 
 
-def _converse(model, tokenizer, options: ChatArguments) -> int:
+def _converse(model, tokenizer, options: ChatArguments, assistant) -> int:
+    from minilm.generation import PrefixCache
+
+    # What was said is not read again, only what is new.
+    settings = {"past_key_values": PrefixCache(), "assistant_model": assistant}
     first = [] if options.system is None else [{"role": "system", "content": options.system}]
     messages, turn = list(first), 0
     while True:
@@ -68,16 +69,14 @@ def _converse(model, tokenizer, options: ChatArguments) -> int:
             print(f"there is no command {text.split()[0]}. {_HELP}")
         elif text:
             messages.append({"role": "user", "content": text})
-            answer = _answer(model, tokenizer, options, messages, turn)
+            answer = _answer(model, tokenizer, options, messages, {**options.options(tokenizer, turn), **settings})
             messages.append({"role": "assistant", "content": answer})
             turn += 1
 
 
-def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], turn: int) -> str:
+def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], settings: dict) -> str:
     """The model's answer, shown as it comes; oldest exchanges are dropped where the conversation becomes too long."""
-    from minilm.tokenization import StreamDecoder, end_tokens
-
-    from .generate import fresh_seed, show
+    from minilm.tokenization import end_tokens
 
     room = model.max_length - min(options.max_new_tokens, model.max_length // 2)
     with as_usage_error():
@@ -87,26 +86,13 @@ def _answer(model, tokenizer, options: ChatArguments, messages: list[dict], turn
             prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     if len(prompt) >= model.max_length:
         raise UsageError(f"{len(prompt)} tokens are more than the {model.max_length} that the model can look at")
-    decoder, parts = StreamDecoder(tokenizer, skip_special_tokens=True), []
-
-    def stream(tokens) -> None:
-        parts.append(decoder.push(int(tokens[0])))
-        show(parts[-1])
-
+    shown = ShownText(tokenizer, options.stop)
     with suppress(KeyboardInterrupt), as_usage_error():
         model.generate(
             prompt[None],
             min(options.max_new_tokens, model.max_length - len(prompt)),
-            do_sample=not options.greedy,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            repetition_penalty=options.repetition_penalty,
             eos_token_id=end_tokens(model.config, tokenizer) or None,
-            seed=fresh_seed() if options.seed is None else options.seed + turn,
-            streamer=stream,
-            tokenizer=tokenizer,
+            streamer=shown,
+            **settings,
         )
-    parts.append(decoder.finish())
-    show(parts[-1] + "\n")
-    return "".join(parts).strip()
+    return shown.finish().strip()

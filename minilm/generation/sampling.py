@@ -41,10 +41,10 @@ class SamplingOptions:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
-    typical_p: float | None = None
     repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
     bad_words_ids: Sequence[Sequence[int]] | None = None
+    typical_p: float | None = None
+    no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
         require(

@@ -9,7 +9,16 @@ from minilm.tokenization.batch import BatchEncoding
 from minilm.tokenization.chat import ChatTemplateError
 from minilm.tokenization.end_of_text import end_tokens
 from minilm.tokenization.recipe import TokenizerRecipe
+from minilm.tokenization.stops import StopFinder
 from minilm.tokenization.streaming import StreamDecoder
 from minilm.tokenization.tokenizer import Tokenizer
 
-__all__ = ["BatchEncoding", "ChatTemplateError", "StreamDecoder", "Tokenizer", "TokenizerRecipe", "end_tokens"]
+__all__ = [
+    "BatchEncoding",
+    "ChatTemplateError",
+    "StopFinder",
+    "StreamDecoder",
+    "Tokenizer",
+    "TokenizerRecipe",
+    "end_tokens",
+]
