@@ -70,6 +70,8 @@ def test_scores_and_their_order_are_those_of_transformers(chosen, data, kind, se
     chain = peer._get_logits_processor(peer_config, input_ids_seq_length=10)
     expected = chain(torch.from_numpy(ids), torch.from_numpy(logits)).numpy()
     assert len(chain) >= len(options) - (config.min_length == 5)
+    if kind == "ties" and "top_p" in options:  # which of equal ones top_p keeps is torch's unstable sort's choice
+        found, expected = np.sort(found, axis=1), np.sort(expected, axis=1)
     np.testing.assert_array_equal(np.isneginf(found), np.isneginf(expected))
     kept = ~np.isneginf(found)
     np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-12)
