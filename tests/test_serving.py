@@ -67,14 +67,19 @@ def tokenizer(folder):
 
 
 @contextmanager
-def served(service, key=None, close=lambda grace: None):
+def served(service, key=None, close=lambda grace: None, hosts=None):
     """Serves in a thread, on a free port; the address."""
     from minilm.serving.app import create_app
     from minilm.serving.server import Server
 
     address, started = [], threading.Event()
     server = Server(
-        create_app(service, key), "127.0.0.1", 0, lambda at: (address.append(at), started.set()), close, grace=1.0
+        create_app(service, key, hosts),
+        "127.0.0.1",
+        0,
+        lambda at: (address.append(at), started.set()),
+        close,
+        grace=1.0,
     )
     thread = threading.Thread(target=server.listen)
     thread.start()
@@ -398,7 +403,9 @@ def test_an_encoder_embeds(tmp_path):
     texts = ["a first text", "你好", "the last"]
     expected = embedder(texts)
     service = EmbeddingService("bert", embedder)
-    with served(service) as at, ask_of(at) as client:
+    with served(service, hosts=["127.0.0.1"]) as at, ask_of(at) as client:
+        refused = httpx.get(f"{at}/v1/models", headers={"Host": "elsewhere.org"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_host")
         found = client.embeddings.create(model="bert", input=texts)  # the client asks for base64
         np.testing.assert_allclose([one.embedding for one in found.data], expected, atol=1e-6)
         assert found.usage.prompt_tokens == sum(len(text.encode()) for text in texts)

@@ -37,7 +37,9 @@ def test_what_is_given_is_taken(kind):
         frequency_penalty=-1, presence_penalty=0.5, logit_bias={"12": -100}, max_tokens=9, stream=True,
         stream_options={"include_usage": True}, user="me",
     ).decoding  # fmt: skip
-    assert decoding.sampling == SamplingOptions(True, 0.5, 7, 0.9, 0.1, 1.2)
+    assert decoding.sampling == SamplingOptions(
+        do_sample=True, temperature=0.5, top_k=7, top_p=0.9, min_p=0.1, repetition_penalty=1.2
+    )
     assert (decoding.seed, decoding.n, decoding.stop, decoding.max_tokens) == (5, 3, ("a", "bc"), 9)
     assert (decoding.frequency_penalty, decoding.presence_penalty) == (-1, 0.5)
     assert (decoding.logit_bias, decoding.stream, decoding.include_usage) == ({12: -100}, True, True)

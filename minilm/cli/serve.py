@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from .parsing import parse
 __all__ = ["run"]
 
 _KEY = "MINILM_API_KEY"
+_LOOPBACK = "127.0.0.1", "localhost", "::1"
 
 
 @dataclass
@@ -103,7 +105,7 @@ def _serve_generator(place: Path, name: str, key: str | None, options: ServeArgu
         batch = ContinuousBatch(
             model, options.rows, options.max_length or min(model.max_length, 4096), options.prefill_tokens
         )
-    engine = Engine(batch, options.queue, lambda error: print(f"minilm: {error!r}", file=sys.stderr))
+    engine = Engine(batch, options.queue, traceback.print_exception)
     service = TextService(name, engine, tokenizer, options.max_new_tokens)
     what = f"{options.rows} answers at once, {batch.capacity} tokens each"
     with engine:
@@ -118,6 +120,9 @@ def _listen(service, key: str | None, options: ServeArguments, closing, what: st
     def started(address: str) -> None:
         print(f"{service.name}: {what}; {address}/v1", flush=True)
 
-    if key is None and options.host not in ("127.0.0.1", "::1", "localhost"):
+    hosts = None
+    if key is None and options.host in _LOOPBACK:
+        hosts = _LOOPBACK
+    elif key is None:
         print(f"minilm: anybody who reaches {options.host} may ask: set {_KEY} to have a key", file=sys.stderr)
-    Server(create_app(service, key), options.host, options.port, started, closing, options.grace).listen()
+    Server(create_app(service, key, hosts), options.host, options.port, started, closing, options.grace).listen()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,15 +15,19 @@ from .completions import TextService
 from .embeddings import EmbeddingService
 from .errors import ApiError, bad_request, not_found
 from .fields import read_json
-from .http import check_key, json_response, read_body
+from .http import check_access, json_response, read_body
 from .protocol import chat_request, completion_request, embedding_request
 from .responses import model_entry, model_list
 
 __all__ = ["create_app"]
 
 
-def create_app(service: TextService | EmbeddingService, api_key: str | None = None) -> Starlette:
+def create_app(
+    service: TextService | EmbeddingService, api_key: str | None = None, hosts: Collection[str] | None = None
+) -> Starlette:
     """The ASGI application of one model, which either writes or embeds; without a key everybody may ask.
+
+    `hosts` are the names by which clients may call it, None any.
 
     GET /health needs none: it says what is served, and how many answers are computed or wait.
     """
@@ -34,17 +38,17 @@ def create_app(service: TextService | EmbeddingService, api_key: str | None = No
         return json_response({"status": "ok", "model": service.name, "load": load})
 
     async def models(request: Request) -> Response:
-        check_key(request, api_key)
+        check_access(request, api_key, hosts)
         return json_response(model_list(service.name, created))
 
     async def model(request: Request) -> Response:
-        check_key(request, api_key)
+        check_access(request, api_key, hosts)
         _check_model(request.path_params["name"])
         return json_response(model_entry(service.name, created))
 
     def endpoint(parse: Callable, answer: Callable | None, refusal: str) -> Callable:
         async def handle(request: Request) -> Response:
-            check_key(request, api_key)
+            check_access(request, api_key, hosts)
             asked = parse(read_json(await read_body(request)))
             _check_model(asked.model)
             if answer is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from .errors import ApiError
 
-__all__ = ["check_key", "json_response", "read_body", "unless_disconnected"]
+__all__ = ["check_access", "json_response", "read_body", "unless_disconnected"]
 
 MOST_BYTES = 4 << 20  # of a request's body
 
@@ -39,8 +39,16 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def check_key(request: Request, key: str | None) -> None:
-    """401 unless the request has the key, where there is one; how long that takes tells nothing of it."""
+def check_access(request: Request, key: str | None, hosts: Collection[str] | None) -> None:
+    """401 unless the request has the key, where there is one; how long that takes tells nothing of it.
+
+    403 unless it was meant for one of `hosts`, where they are given: a page of another site can have its own name point
+    to this machine, but can't hide that name.
+    """
+    if hosts is not None and request.url.hostname not in hosts:
+        raise ApiError(
+            403, f"the Host is {request.url.hostname}; this server is {' or '.join(hosts)}", code="wrong_host"
+        )
     if key is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
