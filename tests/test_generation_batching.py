@@ -208,6 +208,7 @@ def test_what_fails_is_told_to_all_and_leaves_nothing_behind(model, monkeypatch)
     batch.fail(caught.value)
     assert [job.listeners[0].error for job in jobs] == [caught.value] * 4
     assert not batch.busy
+    assert batch.load == 0
     again = request([1, 2], max_new_tokens=9)
     batch.add(again)
     run(batch)

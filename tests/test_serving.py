@@ -83,17 +83,17 @@ def served(service, key=None, close=lambda grace: None, hosts=None):
     )
     thread = threading.Thread(target=server.listen)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(60)
     try:
         yield address[0]
     finally:
         server.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 def ask_of(address, key=None):
-    return openai.OpenAI(base_url=f"{address}/v1", api_key=key or "none", max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=key or "none", max_retries=0, timeout=120)
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def offline(model, tokenizer, prompt, max_tokens, seed=None, stop=()):
     return (text[: min(places)], "stop") if places else (text, reason)
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -205,7 +205,7 @@ def test_200_requests_of_32_clients_get_what_generate_gives(server, model, token
 def test_a_client_that_hangs_up_frees_its_row(server, monkeypatch):
     client, engine = server
     steps, real_step = [], engine.batch.step
-    monkeypatch.setattr(engine.batch, "step", lambda: (steps.append(1), time.sleep(0.02), real_step()))
+    monkeypatch.setattr(engine.batch, "step", lambda: (steps.append(1), time.sleep(0.05), real_step()))
     long = {"model": "tiny", "prompt": "a", "max_tokens": 119, "logit_bias": {"84": -100, "256": -100}}
     with client.completions.create(**long, stream=True) as some:
         next(iter(some))
@@ -336,7 +336,7 @@ def test_a_full_queue_says_so(model, tokenizer):
         with pytest.raises(openai.BadRequestError, match="this server writes 100 at most"):
             client.completions.create(**{**long, "max_tokens": 101})
         real_step, go = engine.batch.step, threading.Event()
-        engine.batch.step = lambda: go.wait(20) and real_step()
+        engine.batch.step = lambda: go.wait(60) and real_step()
         with ThreadPoolExecutor(2) as clients:
             answers = [clients.submit(client.completions.create, **long) for _ in range(2)]
             until(lambda: engine.load == 2)
@@ -374,13 +374,13 @@ def test_an_engine_that_closes_lets_running_answers_end(model, tokenizer):
     with text_server(model, tokenizer, rows=1) as (client, engine):
         long = {"model": "tiny", "prompt": "a", "max_tokens": 100, "logit_bias": {"84": -100, "256": -100}}
         real_step, go = engine.batch.step, threading.Event()
-        engine.batch.step = lambda: (real_step(), go.wait(20))
+        engine.batch.step = lambda: (real_step(), go.wait(60))
         with ThreadPoolExecutor(2) as clients:
             running = clients.submit(client.completions.create, **long)
             until(lambda: engine.batch.running)
             waiting = clients.submit(client.completions.create, **long)
             until(lambda: engine.load == 2)
-            engine.close(20, wait=False)
+            engine.close(60, wait=False)
             go.set()
             with pytest.raises(openai.InternalServerError, match="shutting down") as caught:
                 waiting.result()
@@ -449,5 +449,5 @@ def test_a_signal_ends_the_program_quietly(folder):
                     process.send_signal(number)
                     with pytest.raises(openai.APIError, match="shutting down"):
                         list(chunks)
-            out, errors = process.communicate(timeout=30)
+            out, errors = process.communicate(timeout=120)
             assert (process.returncode, out, errors) == (0, "", "")

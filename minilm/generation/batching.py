@@ -88,17 +88,12 @@ class ContinuousBatch:
         self.running: list[_Answer] = []  # answer i has row i of the cache
         self._reading: Request | None = None  # in the last row, which is free as long as its answers have none
         self._n_read = 0
+        self.load = 0  # answers that are computed or wait; other threads may look at it
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to compute."""
         return bool(self.running or self.waiting or self._reading)
-
-    @property
-    def load(self) -> int:
-        """How many answers are computed or wait."""
-        waiting = (*self.waiting, *([self._reading] if self._reading else []))
-        return len(self.running) + sum(len(request.listeners) for request in waiting)
 
     def check(self, request: Request) -> None:
         """Raises ValueError for a request that there can never be room for."""
@@ -116,6 +111,7 @@ class ContinuousBatch:
         """Puts a request at the end of the queue."""
         self.check(request)
         self.waiting.append(request)
+        self.load += len(request.listeners)
 
     def step(self) -> None:
         """Reads some of a waiting prompt, if a row is free for it, and computes the next token of each answer."""
@@ -127,8 +123,10 @@ class ContinuousBatch:
         """Ends a request, wherever it is; its listeners hear no more of it."""
         if request in self.waiting:
             self.waiting.remove(request)
+            self.load -= len(request.listeners)
         if self._reading is request:
             self._reading = None
+            self.load -= len(request.listeners)
             self.cache.free(self.n_rows - 1)
         for i in reversed(range(len(self.running))):
             if self.running[i].request is request:
@@ -144,11 +142,14 @@ class ContinuousBatch:
         for listener in listeners:
             listener.fail(error)
         self.refuse_waiting(error)
+        self.load = 0
 
     def refuse_waiting(self, error: Exception) -> None:
         """Ends the requests that have not been begun with an error."""
         while self.waiting:
-            for listener in self.waiting.popleft().listeners:
+            listeners = self.waiting.popleft().listeners
+            self.load -= len(listeners)
+            for listener in listeners:
                 listener.fail(error)
 
     def _read(self) -> None:
@@ -200,6 +201,7 @@ class ContinuousBatch:
 
     def _leave(self, row: int) -> None:
         last = self.running.pop()
+        self.load -= 1
         if row < len(self.running):
             self.running[row] = last
             self.cache.copy(len(self.running), row)

@@ -36,7 +36,6 @@ class Engine:
         self._cancelled: list[Request] = []
         self._open, self._deadline = True, None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._load = 0  # answers in the batch, as it was after the last step
 
     def start(self) -> None:
         """Begins to compute."""
@@ -53,7 +52,7 @@ class Engine:
     def load(self) -> int:
         """How many answers are computed or wait."""
         with self._changed:
-            return self._load + sum(len(request.listeners) for request in self._arrived)
+            return self.batch.load + sum(len(request.listeners) for request in self._arrived)
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Takes all of the requests or none: by QueueFull, Closed, or what `ContinuousBatch.check` raises."""
@@ -96,7 +95,6 @@ class Engine:
     def _take_up(self) -> bool:
         """Waits for something to do, and brings the batch up to date; False at the end."""
         with self._changed:
-            self._count()
             while self._open and not (self._arrived or self._cancelled or self.batch.busy):
                 self._changed.wait()
             arrived, self._arrived = self._arrived, []
@@ -107,8 +105,4 @@ class Engine:
                 self.batch.cancel(request)
             if not self._open:
                 self.batch.refuse_waiting(Closed())
-            self._count()
             return self._open or (self.batch.busy and time.monotonic() < self._deadline)
-
-    def _count(self) -> None:
-        self._load = self.batch.load
