@@ -57,7 +57,8 @@ class Kernel:
 
     `grid` and `block` are ints or tuples of up to three; a grid without blocks is not launched. Arguments are CuPy
     arrays (their address is passed: they must be laid out as the kernel thinks), None (a null pointer), and NumPy
-    scalars of exactly the C types that the kernel declares, structured ones for structs; Python's numbers have no size and are a TypeError.
+    scalars of exactly the C types that the kernel declares, structured ones for structs; Python's numbers have no size
+    and are a TypeError.
     """
 
     def __init__(self, program: Program, name: str) -> None:
