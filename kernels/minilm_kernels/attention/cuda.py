@@ -214,5 +214,7 @@ def _empty_heads(xp, shape, dtype):
     return xp.empty((B, T, H, D), dtype).swapaxes(1, 2)
 
 
-# Registered last, and so asked first: on Hopper it takes the forward passes that need no more than masks.
-from .sm90 import forward as _hopper  # noqa: E402, F401
+# Registered last, and so asked first: on Hopper one takes the forward passes that need no more than masks, and on
+# any card the other those of a few queries to many keys.
+from .sm90 import forward as _hopper  # noqa: E402, F401, I001
+from . import cuda_decode as _decode  # noqa: E402, F401
