@@ -43,8 +43,9 @@ def attention(
     1 - p: weight (b, h, t, s) as `dropout` with `seed` does element ((b H + h) T + t) S' + s, S' being S rounded up to
     a multiple of four; the backward pass computes the same numbers again.
 
-    Returns out (B, H, T, D) and logsumexp (B, H, T), which the backward pass needs, in the dtype of q. The CPU kernel
-    never holds a T x S matrix (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
+    Returns out (B, H, T, D) and logsumexp (B, H, T), which the backward pass needs, in the dtype of q, where
+    that has 16 bits logsumexp in float32, for the backward pass takes its exponentials. Kernels hold no T x S
+    matrix (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
     Raises ValueError for shapes and settings that don't fit, and TypeError for dtypes that differ.
 
     >>> import numpy as np

@@ -41,8 +41,8 @@ def _limits(q, k, v, *, score_mod, block_mask, **settings):
     B, H, T, D = q.shape
     if score_mod is not None or block_mask is not None:
         return "it has no score_mod and no block_mask"
-    if D > HEAD_SIZES[-1]:
-        return f"the head size is {D}, and its tiles are made for up to {HEAD_SIZES[-1]}"
+    if max(HEAD_SIZES) < D:
+        return f"the head size is {D}, and its tiles are made for up to {max(HEAD_SIZES)}"
     if max(B, H) > 65535 or max(T, k.shape[2]) > _LONGEST:
         return "a launch has at most 65535 batch rows and heads, and lengths of 2**30"
     return None
@@ -199,7 +199,7 @@ def _is_dense(x) -> bool:
 
 
 def _dense(x):
-    """`x` itself if its rows are dense, else a copy that is, with zeros after the columns where the width asks for it."""
+    """`x` itself if its rows are dense, else a copy, with zeros after the columns where its width asks for it."""
     if _is_dense(x):
         return x
     unit = 16 // x.dtype.itemsize

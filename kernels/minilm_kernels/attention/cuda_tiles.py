@@ -1,8 +1,8 @@
 """The tiles of the CUDA attention kernels: what a block holds, for each head size and width of number.
 
-Registers decide: a thread has 255, and the sums of a warp (rows of its tile x head size) stay in them for good, beside a
-tile of scores, in the backward pass two. Then shared memory: no block takes more than the 99 KiB that every card since
-sm_80 gives, two stages apart, which are for cards that have the room.
+Registers decide: a thread has 255, and the sums of a warp (rows of its tile x head size) stay in them for good, beside
+a tile of scores, in the backward pass two. Then shared memory: no block takes more than the 99 KiB that every card
+since sm_80 gives, but where two stages are in flight, for which there must be room.
 """
 
 from __future__ import annotations
@@ -44,34 +44,16 @@ class Tiles:
         return (kept + self.stages * passing) * row_bytes
 
 
-# (m, n, warps), and the parts of the head size where the sums of all columns are too many.
+# (m, n, warps), and the parts of the head size where the sums of all columns are too many; by HEAD_SIZES.
 _HALF = {
-    "forward": {
-        **{32: (128, 128, 4), 64: (128, 128, 4), 96: (128, 64, 4)},
-        **{128: (128, 64, 4), 192: (128, 64, 8), 256: (64, 64, 4)},
-    },
-    "backward_queries": {
-        **{32: (128, 64, 4), 64: (128, 64, 4), 96: (128, 32, 4)},
-        **{128: (128, 32, 4), 192: (64, 32, 4), 256: (64, 32, 4)},
-    },
-    "backward_keys": {
-        **{32: (64, 128, 4), 64: (32, 128, 4), 96: (64, 128, 8)},
-        **{128: (64, 128, 8), 192: (64, 64, 4, 2), 256: (32, 64, 4, 2)},
-    },
+    "forward": [(128, 128, 4), (128, 128, 4), (128, 64, 4), (128, 64, 4), (128, 64, 8), (64, 64, 4)],
+    "backward_queries": [(128, 64, 4), (128, 64, 4), (128, 32, 4), (128, 32, 4), (64, 32, 4), (64, 32, 4)],
+    "backward_keys": [(64, 128, 4), (32, 128, 4), (64, 128, 8), (64, 128, 8), (64, 64, 4, 2), (32, 64, 4, 2)],
 }
 _FLOAT = {
-    "forward": {
-        **{32: (64, 32, 4), 64: (64, 32, 4), 96: (64, 32, 4)},
-        **{128: (64, 32, 4), 192: (64, 32, 4), 256: (64, 16, 4)},
-    },
-    "backward_queries": {
-        **{32: (64, 32, 4), 64: (64, 32, 4), 96: (64, 32, 4)},
-        **{128: (64, 32, 4), 192: (32, 32, 2), 256: (32, 16, 2)},
-    },
-    "backward_keys": {
-        **{32: (32, 64, 4), 64: (16, 64, 4), 96: (16, 64, 4)},
-        **{128: (16, 64, 4), 192: (16, 32, 2, 2), 256: (16, 32, 2, 2)},
-    },
+    "forward": [(64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 16, 4)],
+    "backward_queries": [(64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 2), (32, 16, 2)],
+    "backward_keys": [(32, 64, 4), (16, 64, 4), (16, 64, 4), (16, 64, 4), (16, 32, 2, 2), (16, 32, 2, 2)],
 }
 _REGISTERS = 65536  # of a multiprocessor
 
@@ -81,7 +63,7 @@ def tiles(kernel: str, head_size: int, itemsize: int, shared_bytes: int, *, plai
 
     Not `plain` are settings that change the scores: they take registers.
     """
-    m, n, warps, *split = (_HALF if itemsize == 2 else _FLOAT)[kernel][head_size]
+    m, n, warps, *split = (_HALF if itemsize == 2 else _FLOAT)[kernel][HEAD_SIZES.index(head_size)]
     chosen = Tiles(m, n, warps, 1, *split)
     if kernel == "forward":
         return chosen if plain else replace(chosen, n=min(n, 64))

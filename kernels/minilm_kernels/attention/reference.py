@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .. import half
 from ..dropout.reference import dropout
 from ..products import matmul
 from ..registry import array_module, register
@@ -31,6 +32,7 @@ def attention(
     total = weights.sum(axis=-1)
     divisor = xp.where(total == 0, xp.ones_like(total), total)
     weights = weights / divisor[..., None] * _kept(weights, dropout_p, seed)
+    largest, total, divisor = (_statistic(x) for x in (largest, total, divisor))
     logsumexp = xp.where(total == 0, xp.full_like(total, -math.inf), largest + xp.log(divisor))
     return matmul(weights, _for_queries(v, q)), logsumexp
 
@@ -46,7 +48,8 @@ def attention_backward(
     )
     capped, biased, scores = _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, ranges[2])
     seen = _visible(xp, ranges, S, block_mask)
-    weights = xp.exp(xp.where(seen, scores - _zero_where_masked(logsumexp)[..., None], -math.inf))
+    exponents = xp.where(seen, scores - _zero_where_masked(logsumexp)[..., None], -math.inf)
+    weights = xp.exp(exponents).astype(q.dtype, copy=False)
     kept = _kept(weights, dropout_p, seed)
     d_weights = matmul(g, _for_queries(v, q).swapaxes(-1, -2)) * kept
     d_scores = weights * (d_weights - (g * out).sum(axis=-1, keepdims=True))
@@ -109,6 +112,11 @@ def _by_key_head(x, k):
     """(B, H, S, D) summed over the query heads that share a key head: (B, Hk, S, D)."""
     B, H, S, D = x.shape
     return x.reshape(B, k.shape[1], H // k.shape[1], S, D).sum(axis=2)
+
+
+def _statistic(x):
+    """In float32 what would have 16 bits: the backward pass takes exponentials of it."""
+    return x.astype("float32") if half.is_half(x.dtype) else x
 
 
 def _sum_to(x, shape):

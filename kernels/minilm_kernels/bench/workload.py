@@ -81,6 +81,7 @@ class Workload:
     layouts: tuple[str, ...] = ("contiguous", "transposed", "strided", "reversed", "readonly")
     multiple_of: dict[str, int] = {}  # sizes that can't be any number: what they have to be a multiple of
     in_place = False  # whether calls change their arguments
+    float32_results: dict[str, tuple[int, ...]] = {}  # which may be float32 where the arguments have 16 bits
 
     def build(self, draw: Draw, **sizes_and_options) -> Inputs:
         """Draws the forward pass's arguments for these sizes and options."""

@@ -182,6 +182,11 @@ def _explained(error: str, guarded: dict[tuple, _Guarded]) -> str:
     return error
 
 
+def guarded(array: np.ndarray) -> np.ndarray:
+    """A copy of a contiguous array with a page behind it that must not be touched, for kernels that get addresses."""
+    return _Guarded(array, 0).data.view(array.dtype).reshape(array.shape)
+
+
 class _Guarded:
     """A copy of an array, 16 bytes aligned, before a page that must not be touched."""
 

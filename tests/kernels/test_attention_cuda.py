@@ -1,0 +1,187 @@
+"""Attention's tensor core kernels against the float64 reference, run by the emulator, and on a card if there is one."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+import pytest
+from minilm_kernels import attention, attention_backward
+from minilm_kernels.attention import cuda
+from minilm_kernels.attention.arguments import checked
+
+from minilm import backend
+
+DTYPES = {"bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
+UNSET = {
+    "causal": False, "window": None, "scale": None, "soft_cap": None, "bias": None, "alibi_slopes": None,
+    "key_lengths": None, "cu_seqlens": None, "cu_seqlens_k": None, "dropout_p": 0.0, "seed": 0, "score_mod": None,
+    "block_mask": None,
+}  # fmt: skip
+
+
+def _normal(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+EVERYTHING = {
+    "soft_cap": 3.0, "alibi_slopes": np.array([0.1, 0.5], np.float32), "dropout_p": 0.25, "seed": 2**40 + 3,
+    "key_lengths": np.array([97, 20]), "causal": True, "window": (60, None), "scale": -0.2,
+}  # fmt: skip
+# Lengths around tiles of 64 and 128. Dtypes, head sizes and such settings as dropout are compiled anew, and take the
+# time; masks are not.
+CASES = {
+    "tails": ("bf16", (2, 4, 2, 130, 70, 64), {}),
+    "causal": ("bf16", (1, 2, 1, 129, 257, 64), {"causal": True}),
+    "rows that see nothing": ("bf16", (1, 2, 2, 150, 40, 64), {"causal": True}),
+    "window": ("bf16", (1, 2, 1, 200, 260, 64), {"window": (40, 3)}),
+    "key lengths": ("bf16", (3, 2, 1, 70, 150, 64), {"key_lengths": np.array([0, 77, 150])}),
+    "packed": ("bf16", (1, 2, 1, 200, 200, 64), {"cu_seqlens": np.array([0, 1, 70, 70, 200]), "causal": True}),
+    "packed apart": (
+        "bf16",
+        (1, 2, 2, 90, 160, 64),
+        {"cu_seqlens": np.array([0, 30, 90]), "cu_seqlens_k": np.array([0, 0, 160]), "window": 50},
+    ),
+    "one query": ("bf16", (2, 4, 1, 1, 131, 64), {"causal": True}),
+    "one key": ("bf16", (1, 2, 1, 65, 1, 64), {}),
+    "no key": ("bf16", (1, 2, 1, 5, 0, 64), {}),
+    "head size 32": ("f16", (1, 2, 2, 70, 90, 32), {"causal": True}),
+    "head size 80": ("f16", (1, 1, 1, 70, 90, 80), {"causal": True}),
+    "head size 128": ("f16", (1, 2, 1, 150, 140, 128), {"causal": True}),
+    "head size 256": ("bf16", (1, 1, 1, 70, 90, 256), {"causal": True}),
+    "soft cap": ("bf16", (1, 2, 1, 70, 140, 32), {"soft_cap": 2.0}),
+    "dropout": ("bf16", (2, 2, 1, 70, 141, 32), {"dropout_p": 0.3, "seed": 2**40 + 5}),
+    "everything": ("bf16", (2, 2, 1, 70, 97, 32), EVERYTHING | {"bias": _normal(2, 1, 70, 97)}),
+    "float32": ("f32", (2, 4, 2, 70, 130, 64), {"causal": True}),
+    "float32, odd": ("f32", (1, 2, 1, 33, 40, 17), {}),
+    "float32, wide": ("f32", (1, 1, 1, 40, 50, 256), {"causal": True}),
+    "float32, everything": ("f32", (2, 2, 1, 70, 97, 32), EVERYTHING | {"bias": _normal(2, 2, 70, 97)}),
+}
+
+
+def _in(dtype, settings):
+    floating = {name: settings[name].astype(dtype) for name in ("bias", "alibi_slopes") if name in settings}
+    return settings | floating
+
+
+def _drawn(dtype, sizes, seed=0):
+    """g, q, k and v as a projection leaves them: (B, T, H, D), the first two axes swapped by the caller."""
+    B, H, Hk, T, S, D = sizes
+    random = np.random.default_rng(seed)
+    shapes = (B, T, H, D), (B, T, H, D), (B, S, Hk, D), (B, S, Hk, D)
+    return [random.standard_normal(shape, dtype=np.float32).astype(DTYPES[dtype]) for shape in shapes]
+
+
+def _passes(g, q, k, v, run=attention, run_backward=attention_backward, **settings):
+    """out, logsumexp, dq, dk, dv and, where there is a bias, its gradient."""
+    out, logsumexp = run(q, k, v, **settings)
+    gradients = run_backward(g, q, k, v, out, logsumexp, bias_gradient="bias" in settings, **settings)
+    return out, logsumexp, *gradients
+
+
+@cache
+def _expected(name):
+    """The exact results, and the errors of the plain composition; for bfloat16, 8 times as coarse, float16's by 8."""
+    dtype, sizes, settings = CASES[name]
+    arrays = [x.swapaxes(1, 2) for x in _drawn(dtype, sizes)]
+    settings = _in(DTYPES[dtype], settings)
+    wide = [x.astype(np.float64) for x in arrays]
+    exact = _passes(*wide, implementation="reference", **_in(np.float64, settings))
+    near = np.float32 if dtype == "f32" else np.float16
+    plain = _passes(*(x.astype(near) for x in arrays), implementation="reference", **_in(near, settings))
+    return exact, [_error(p, e) * (8 if dtype == "bf16" else 1) for p, e in zip(plain, exact)]
+
+
+def _error(mine, exact):
+    finite = np.isfinite(exact)
+    return float(np.abs(mine.astype(np.float64)[finite] - exact[finite]).max(initial=0))
+
+
+def _holds(name, results):
+    dtype = CASES[name][0]
+    exact, plain = _expected(name)
+    eps = float(ml_dtypes.finfo(DTYPES[dtype]).eps)
+    assert len(results) == len(exact)
+    for what, mine, e, p in zip(("out", "logsumexp", "dq", "dk", "dv", "d_bias"), results, exact, plain):
+        assert mine.shape == e.shape, what
+        assert mine.dtype == (np.float32 if what == "logsumexp" else DTYPES[dtype]), what
+        np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(e), err_msg=what)
+        largest = np.abs(e[np.isfinite(e)]).max(initial=0)
+        # In float32 what cancels in a gradient is as large as the gradient where nothing does: about 1.
+        allowed = 2 * p + (eps * largest if dtype != "f32" else 4 * eps * max(1, largest))
+        if what == "logsumexp":
+            allowed = 2e-6 * max(1, largest)
+        assert _error(mine, e) <= allowed, f"{what}: error {_error(mine, e):.3g}, the plain one's {p:.3g}"
+
+
+@pytest.fixture
+def on_the_host(emulated, cuda_host):
+    """The implementation on NumPy arrays, each with a page behind it that must not be touched."""
+
+    def run(name, stages=2, descending=False):
+        dtype, sizes, settings = CASES[name]
+        g, q, k, v = (cuda_host.guarded(x).swapaxes(1, 2) if x.size else x.swapaxes(1, 2) for x in _drawn(dtype, sizes))
+        names = UNSET | _in(DTYPES[dtype], settings)
+        found = checked(q, k, v, **names)
+
+        def backward(*arrays, bias_gradient, **_):
+            *gradients, d_bias = cuda.attention_backward(*arrays, **found, bias_gradient=bias_gradient, into=None)
+            return (*gradients, d_bias) if bias_gradient else gradients
+
+        with emulated(descending=descending):
+            return _passes(g, q, k, v, lambda *arrays, **_: cuda.attention(*arrays, **found), backward, **settings)
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_obeys_the_error_law(name, on_the_host):
+    _holds(name, on_the_host(name, descending=len(name) % 2 == 1))
+
+
+def test_cards_with_less_shared_memory_hold_one_stage(on_the_host, monkeypatch):
+    from minilm_kernels.cuda.program import DeviceProperties
+
+    monkeypatch.setattr(cuda, "device_properties", lambda: DeviceProperties(89, 4, 99 * 1024))
+    assert cuda._chosen("backward_keys", 128, 2, True, 99 * 1024)[1].stages == 1
+    _holds("causal", on_the_host("causal"))
+
+
+def test_gradients_go_into_parts_of_one_array(emulated):
+    g, q, k, v = (x.swapaxes(1, 2) for x in _drawn("bf16", (2, 4, 4, 70, 70, 64)))
+    settings = checked(q, k, v, **UNSET)
+    whole = np.zeros((2, 70, 3, 4, 64), q.dtype)
+    parts = [whole[:, :, i].swapaxes(1, 2) for i in range(3)]
+    with emulated():
+        arrays = g, q, k, v, *cuda.attention(q, k, v, **settings)
+        *apart, _ = cuda.attention_backward(*arrays, **settings, bias_gradient=False, into=None)
+        *together, _ = cuda.attention_backward(*arrays, **settings, bias_gradient=False, into=parts)
+    for mine, part, expected in zip(together, parts, apart):
+        assert mine is part
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_refuses_with_the_reason():
+    q = np.zeros((1, 1, 4, 320), np.float16)
+    settings = checked(q, q, q, **UNSET)
+    assert "320" in cuda._limits(q, q, q, **settings)
+    narrow = q[..., :64]
+    assert cuda._limits(narrow, narrow, narrow, **settings) is None
+    assert "score_mod" in cuda._limits(narrow, narrow, narrow, **settings | {"score_mod": abs})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_card(name):
+    dtype, sizes, settings = CASES[name]
+    arrays = [backend.to_device(x, "cuda").swapaxes(1, 2) for x in _drawn(dtype, sizes)]
+    settings = {
+        key: backend.to_device(value, "cuda") if isinstance(value, np.ndarray) else value
+        for key, value in _in(DTYPES[dtype], settings).items()
+    }
+    results = _passes(*arrays, implementation="cuda", **settings)
+    _holds(name, [backend.to_numpy(x) for x in results])
+    again = _passes(*arrays, implementation="cuda", **settings)
+    for one, other in zip(results, again):  # the same bits each time
+        assert backend.to_numpy(one).tobytes() == backend.to_numpy(other).tobytes()
