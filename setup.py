@@ -15,10 +15,8 @@ EXTRAS = {
     "sentencepiece": ["sentencepiece>=0.2.0"],
 }
 EXTRAS["test"] = ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "sentencepiece>=0.2.0", *EXTRAS["serve"]]
-# Without a GPU numba-cuda runs kernels in its simulator, and compiles them with NVVM.
-EXTRAS["test"] += ["numba-cuda>=0.30", "nvidia-nvvm>=13.0; platform_system == 'Linux'"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
-# CuPy imports without a GPU, and NVRTC compiles without one: both are tested everywhere.
+# Without a GPU CuPy imports, NVRTC and NVVM compile, and numba-cuda has a simulator: all are tested everywhere.
 EXTRAS["dev"] += [f"{package}; sys_platform == 'linux'" for package in EXTRAS["cuda13"]]
 
 setup(
