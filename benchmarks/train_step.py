@@ -28,9 +28,9 @@ import numpy as np
 from steps import SHAPES, USUAL, batches, operations_per_step, our_step, tokens_per_step, torch_step
 
 
-def worker(connection, library: str, shape: dict, device: str, precision: str) -> None:
+def worker(connection, library: str, shape: dict, *settings) -> None:
     """Runs steps as asked: a number comes in, (losses, seconds of each step, peak bytes) goes back."""
-    step = {"minilm": our_step, "torch": torch_step}[library](shape, device, precision)
+    step = {"minilm": our_step, "torch": torch_step}[library](shape, *settings)
     from minilm.backend import peak_memory  # after torch, whose threads so have the settings that they have alone
 
     source = batches(shape)
@@ -47,10 +47,10 @@ def worker(connection, library: str, shape: dict, device: str, precision: str) -
 class Peer:
     """A library in its own process."""
 
-    def __init__(self, library: str, shape: dict, device: str, precision: str) -> None:
+    def __init__(self, library: str, shape: dict, *settings) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker, args=(theirs, library, shape, device, precision), daemon=True)
+        self.process = context.Process(target=worker, args=(theirs, library, shape, *settings), daemon=True)
         self.process.start()
         theirs.close()  # so that its end is seen here if the process dies
 
@@ -63,20 +63,35 @@ class Peer:
         self.process.join()
 
 
+def settings_of(library: str, options, captured: bool) -> tuple:
+    """What the library's step takes beside the shape."""
+    ours = (captured,) if library == "minilm" else ()
+    return options.device, options.precision, *ours
+
+
+def started(library: str, name: str, options) -> Peer | None:
+    """A peer after its first steps, which compile and touch memory; ours without a graph if with one it can't."""
+    for captured in (True, False) if library == "minilm" and options.device == "cuda" else (False,):
+        peer = Peer(library, SHAPES[name], *settings_of(library, options, captured))
+        try:
+            peer.run(5)
+            return peer
+        except EOFError:
+            graph = ", its steps recorded as a graph," if captured else ""
+            print(f"{name}: {library}{graph} could not run; its error stands above", flush=True)
+    return None
+
+
 def time_steps(name: str, libraries: list[str], options, ceiling: float) -> list[dict]:
     shape, peers, held = SHAPES[name], {}, {}
     for library in libraries:
         before = machine.gpu_memory_in_use() if options.device == "cuda" else 0
-        peer = Peer(library, shape, options.device, options.precision)
-        try:
-            peer.run(5)  # compiles, touches memory
-        except EOFError:
-            if library == libraries[0]:
-                raise SystemExit(f"{name}: our own process ended; its error stands above") from None
-            print(f"{name}: {library} could not run; its error stands above")
-            continue
-        peers[library] = peer
-        held[library] = machine.gpu_memory_in_use() - before if options.device == "cuda" else 0
+        if (peer := started(library, name, options)) is not None:
+            peers[library] = peer
+            held[library] = machine.gpu_memory_in_use() - before if options.device == "cuda" else 0
+    if not peers:
+        raise SystemExit(f"{name}: nothing could run")
+    libraries = list(peers)
     _, seconds, _ = peers[libraries[0]].run(5)
     count = max(1, round(1.0 / min(seconds)))  # a turn lasts a second
     times: dict[str, list[float]] = {library: [] for library in peers}
@@ -108,9 +123,13 @@ def time_steps(name: str, libraries: list[str], options, ceiling: float) -> list
 
 def compare_losses(name: str, options) -> dict:
     """Our losses beside torch's in the same precision, or beside our own on the CPU in float32."""
-    ours = "minilm", options.device, options.precision
-    theirs = ("minilm", "cpu", "fp32") if options.against == "cpu" else ("torch", options.device, options.precision)
-    peers = [Peer(library, SHAPES[name], device, precision) for library, device, precision in (ours, theirs)]
+    ours = "minilm", *settings_of("minilm", options, options.device == "cuda")
+    theirs = (
+        ("minilm", "cpu", "fp32", False)
+        if options.against == "cpu"
+        else ("torch", *settings_of("torch", options, False))
+    )
+    peers = [Peer(library, SHAPES[name], *settings) for library, *settings in (ours, theirs)]
     mine, other = (np.array(peer.run(options.losses)[0]) for peer in peers)
     for peer in peers:
         peer.close()

@@ -119,3 +119,19 @@ def test_without_what_it_needs_it_says_what(tmp_path):
     assert "lacks numpy numba cupy ml_dtypes safetensors" in run.stderr
     assert suite("--fast").returncode == 2
     assert suite("--only", "nothing").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["train_step.py"], ["decode.py", "random"]])
+def test_the_benchmarks_say_what_is_missing_for_a_gpu(arguments):
+    from minilm.backend import cuda_problem
+
+    if cuda_problem() is None:
+        pytest.skip("there is a GPU")
+    script, *rest = arguments
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *rest, "--device", "cuda"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+    run = subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=300, check=False, env=environment, cwd=ROOT
+    )
+    assert run.returncode == 2
+    assert f"--device cuda can't be used here: {cuda_problem()}" in run.stderr
