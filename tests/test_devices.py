@@ -278,6 +278,18 @@ def test_multi_head_attention_with_a_memory_and_a_cache(rng):
         np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
 
 
+def test_changes_in_place_take_lists_and_arrays_of_the_device():
+    x = minilm.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda")
+    x.mul_([2.0, 1.0]).add_([1.0, 0.0])
+    x[0] = [0.0, 5.0]
+    x[1, 0] = 9
+    x[:, 1] = minilm.tensor([6.0, 7.0], device="cuda")
+    assert x.tolist() == [[0, 6], [9, 7]]
+    assert x.device == "cuda"
+    with pytest.raises((ValueError, TypeError)):
+        x[0] = np.ones(2)  # of the host
+
+
 # Indices that name nothing. (CuPy would take the element from the other end.)
 
 

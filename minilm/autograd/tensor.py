@@ -183,11 +183,11 @@ class Tensor:
 
     def add_(self, value) -> Tensor:
         """Adds `value` in place; only where nothing is recorded."""
-        return self._write(..., self._data + _raw(value), "add_")
+        return self._write(..., self._data + self._beside(value), "add_")
 
     def mul_(self, value) -> Tensor:
         """Multiplies by `value` in place; only where nothing is recorded."""
-        return self._write(..., self._data * _raw(value), "mul_")
+        return self._write(..., self._data * self._beside(value), "mul_")
 
     def __setitem__(self, index, value) -> None:
         self._write(index, value, "assignment to an element")
@@ -198,9 +198,15 @@ class Tensor:
                 f"{what} changes a tensor in place, which the tape does not record; put it under minilm.no_grad(), "
                 "or compute a new tensor with ops.where, ops.concatenate or ops.scatter_add"
             )
-        self._data[_raw_index(index)] = _raw(value)
+        self._data[_raw_index(index)] = self._beside(value)
         self.bump_version()
         return self
+
+    def _beside(self, value):
+        """A value to compute with: a list's numbers go where the tensor is."""
+        if not isinstance(value, (list, tuple)):
+            return _raw(value)
+        return backend.as_array(value, self.dtype if self.dtype.kind in "fV" else None, self.device)
 
     # What Python asks of an object.
 
