@@ -242,13 +242,19 @@ def stand_in(monkeypatch):
     """CuPy's streams and pools as `Graph` uses them, with a log of what was done."""
     log = []
     stream = _Stream(log)
-    pool = types.SimpleNamespace(malloc=None)
+    pool = types.SimpleNamespace(malloc=None, free_all_blocks=lambda: None)
     cuda = types.SimpleNamespace(
-        Stream=lambda **_: _Stream(log), MemoryPool=lambda: pool, get_current_stream=lambda: stream,
-        using_allocator=lambda _: stream, set_pinned_memory_allocator=lambda f: log.append(getattr(f, "__name__", f)),
-    )  # fmt: skip
-    cupy = types.SimpleNamespace(cuda=cuda, ndarray=(), get_default_pinned_memory_pool=lambda: pool)
+        Stream=lambda **_: _Stream(log),
+        MemoryPool=lambda: pool,
+        get_current_stream=lambda: stream,
+        device=types.SimpleNamespace(get_cublas_handle=lambda: 0),
+        using_allocator=lambda _: stream,
+        set_pinned_memory_allocator=lambda f: log.append(getattr(f, "__name__", f)),
+    )
+    pools = dict.fromkeys(("get_default_memory_pool", "get_default_pinned_memory_pool"), lambda: pool)
+    cupy = types.SimpleNamespace(cuda=cuda, ndarray=(), **pools)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(graph_module, "recordable", lambda: None)
     monkeypatch.setattr(graph_module, "_copy", lambda x, device: _Buffer(x.shape, x.dtype))
     return log
 

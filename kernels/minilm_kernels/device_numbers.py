@@ -12,7 +12,7 @@ import numpy as np
 
 from .registry import array_module
 
-__all__ = ["adamw", "clip_coefficient", "norm"]
+__all__ = ["adamw", "clip_coefficient", "norm", "together"]
 
 
 def norm(arrays):
@@ -20,7 +20,15 @@ def norm(arrays):
     xp = array_module(arrays[0])
     if xp is np:
         return np.sqrt(np.stack([np.square(x, dtype=np.float64).sum() for x in arrays]).sum())[()]
-    return xp.sqrt(xp.stack([_squares()(x) for x in arrays]).sum())
+    return xp.sqrt(together([_squares()(x) for x in arrays], np.float64).sum())
+
+
+def together(numbers, dtype):
+    """Arrays without axes as one array (n,). (CuPy's `stack` may send a table of addresses: that can't be recorded.)"""
+    whole = array_module(numbers[0]).empty(len(numbers), dtype)
+    for place, number in enumerate(numbers):
+        whole[place] = number
+    return whole
 
 
 def clip_coefficient(length, max_norm: float):
@@ -36,7 +44,7 @@ def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, step, grad_scale, betas, 
     beta1, beta2 = betas
     decay = lr * weight_decay if decoupled else xp.full_like(lr, weight_decay)
     numbers = lr / (1 - beta1**step), 1 / xp.sqrt(1 - beta2**step), decay, grad_scale
-    numbers = xp.stack(numbers).astype(dtype)
+    numbers = together(numbers, dtype)
     update = _by_numpy if xp is np else _by_cupy()
     fixed = dtype.type(1 - beta1), dtype.type(beta2), dtype.type(1 - beta2), dtype.type(eps)
     for arrays in zip(params, grads, exp_avgs, exp_avg_sqs):

@@ -19,6 +19,7 @@ from itertools import product
 import numpy as np
 
 from . import half
+from .cublas import is_recording, recordable
 from .registry import array_module
 
 __all__ = ["is_tf32", "matmul", "tf32"]
@@ -144,6 +145,8 @@ def _launch(out, sizes, axes, left, right) -> None:
 
     (M, N, K), (a, trans_a, lda), (b, trans_b, ldb) = sizes, left, right
     handle = device.get_cublas_handle()
+    if is_recording():
+        cublas = recordable()
     cublas.setMathMode(handle, _NO_REDUCED_PRECISION_REDUCTION)
     kind, size = _CUDA_TYPES[a.dtype.char], a.itemsize
     double = a.dtype == np.float64

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 
 import numpy as np
+from minilm_kernels.cublas import recordable, recording
 
 from .arrays import array_module, to_device
 
@@ -68,6 +69,7 @@ class Graph:
 
         if self._stream is None:
             self._stream, self._pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+            cupy.get_default_memory_pool().free_all_blocks()  # what earlier calls left there can't be had from here
         stream, outside = self._stream, cupy.cuda.get_current_stream()
         stream.wait_event(outside.record())
         with stream:
@@ -89,13 +91,19 @@ class Graph:
 
     def _record(self, cupy) -> None:
         """Records the function; where that fails, `refused` gets the reason."""
+        try:
+            cupy.cuda.device.get_cublas_handle()
+            recordable()  # while memory can be had
+        except RuntimeError as caught:
+            self.refused = str(caught)
+            return
         gc.collect()
         gc.disable()  # what it would free in between may belong to the driver
         out = error = None
         cupy.cuda.set_pinned_memory_allocator(_no_copies_from_the_host)
         self._stream.begin_capture()
         try:
-            with cupy.cuda.using_allocator(self._pool.malloc):
+            with cupy.cuda.using_allocator(self._pool.malloc), recording():
                 out = self.function(*self._buffers)
         except Exception as caught:  # CuPy's, the driver's, a kernel's: whatever it is, there is another way
             error = caught

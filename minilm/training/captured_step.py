@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from minilm_kernels.device_numbers import clip_coefficient
+from minilm_kernels.device_numbers import clip_coefficient, together
 
 from minilm import backend
 from minilm.autograd import PRECISIONS, autocast
@@ -41,12 +41,15 @@ class CapturedStep(TrainingStep):
     def __call__(self, batches: Sequence[tuple]) -> Outcome:
         shapes = {(inputs.shape, targets.shape) for inputs, targets in batches}
         if self._update is not None and not self._update.is_current():  # a checkpoint was loaded, say
-            self._update = self._graph = None
+            self.forget()
         if self.refused is None and self._graph is None and len(shapes) == 1:
             return self._first(batches)
         if self.refused is not None or len(shapes) > 1:
             return super().__call__(batches)
         return self._launched(batches)
+
+    def forget(self) -> None:
+        self._update = self._graph = None
 
     def _first(self, batches: Sequence[tuple]) -> Outcome:
         """A plain step, which makes the optimiser's state, compiles kernels and shows which seeds are drawn."""
@@ -103,4 +106,4 @@ class CapturedStep(TrainingStep):
         # A loss that is not finite leaves the weights alone as well.
         coefficient = clip_coefficient(norm + 0 * total, self.grad_clip) / factor
         self._update.apply(coefficient, numbers[1:])
-        return xp.stack([total, norm])
+        return together([total, norm], np.float64)

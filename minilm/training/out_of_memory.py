@@ -21,6 +21,7 @@ class OutOfMemoryError(MemoryError):
 
 def advise(trainer, before: dict) -> OutOfMemoryError:
     """What to raise for a step that began at the positions `before`; the trainer is put back there."""
+    trainer.work.forget()
     trainer.optimizer.zero_grad()
     set_positions(trainer, before)
     gc.collect()

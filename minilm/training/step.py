@@ -51,6 +51,9 @@ class TrainingStep:
             self.scaler.update(finite)
         return Outcome(loss, norm, finite)
 
+    def forget(self) -> None:
+        """Gives up what is kept from step to step to be quick, and the memory that it takes."""
+
     def gradients(self, batches: Sequence[tuple]) -> tuple[float, float]:
         """Adds up the gradients of the batches in `.grad`; their mean loss, and the norm of the mean gradient."""
         losses = []
