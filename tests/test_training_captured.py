@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import types
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from minilm_kernels import adamw, device_numbers
+from minilm_kernels.recording import recording
 
-from minilm import backend
+import minilm
+from minilm import backend, ops
 from minilm.backend import graph as graph_module
 from minilm.data import BatchLoader
 from minilm.models import GPT2, GPT2Config
@@ -117,6 +120,19 @@ def test_loaded_state_and_other_settings_begin_a_new_graph(tmp_path):
     assert trainer.work._graph is not second
 
 
+def test_an_embeddings_gradient_is_right_while_recording():
+    ids = np.array([[3, 0, 3], [3, 1, 0]])
+    found = []
+    for block in (nullcontext(), recording()):
+        table = minilm.tensor(np.zeros((5, 4), np.float32), requires_grad=True)
+        weights = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+        with block:
+            (ops.embedding(ids, table) * weights).sum().backward()
+        found.append(table.grad.numpy())
+    np.testing.assert_array_equal(*found)
+    assert found[0].any()
+
+
 def test_what_can_not_be_recorded_is_taken_plainly():
     trainer = make(True)
     trainer.work = CapturedStep(trainer.model, SGD(trainer.model.named_parameters(), lr=0.1))
@@ -157,8 +173,6 @@ def test_the_update_refuses_what_it_does_not_fit():
 
 
 def backend_tensor(n):
-    import minilm
-
     return minilm.tensor(np.ones(n, np.float32), requires_grad=True)
 
 

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Recordable", "is_recording", "recordable", "recording"]
+__all__ = ["Recordable", "recordable"]
 
-_recording = ContextVar("_recording", default=False)
 _WORKSPACE = 32 * 2**20  # bytes, which cuBLAS's guide recommends for Hopper
-
-
-@contextmanager
-def recording() -> Iterator[None]:
-    """A `with` block in which this thread records a graph."""
-    token = _recording.set(True)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
-
-
-def is_recording() -> bool:
-    """Whether a graph is recorded here."""
-    return _recording.get()
 
 
 class Recordable:

@@ -19,7 +19,8 @@ from itertools import product
 import numpy as np
 
 from . import half
-from .cublas import is_recording, recordable
+from .cublas import recordable
+from .recording import is_recording
 from .registry import array_module
 
 __all__ = ["is_tf32", "matmul", "tf32"]

@@ -6,7 +6,8 @@ import gc
 from collections.abc import Callable
 
 import numpy as np
-from minilm_kernels.cublas import recordable, recording
+from minilm_kernels.cublas import recordable
+from minilm_kernels.recording import recording
 
 from .arrays import array_module, to_device
 
