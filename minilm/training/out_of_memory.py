@@ -86,7 +86,7 @@ def _bytes_of_row(trainer, before: dict, precision: str) -> int:
     set_positions(trainer, before)
     if len(inputs) == 1:
         return kept[0]
-    logits = trainer.config.context * trainer.model.config.vocab_size * 4
+    logits = trainer.config.context * getattr(getattr(trainer.model, "config", None), "vocab_size", 0) * 4
     return max(kept[1] - kept[0], 1) + 2 * logits  # their gradient, and a copy on the way
 
 

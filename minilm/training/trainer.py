@@ -104,8 +104,6 @@ class Trainer:
             with StopSignals() as stop:
                 if self._goes_on(stop):
                     self._advance(stop)  # compiles the kernels
-                    if (reason := self.work.refused) is not None:
-                        self._tell("on_notice", f"steps are launched kernel by kernel, for {reason}")
                 with backend.keep_objects():
                     while self._goes_on(stop):
                         self._advance(stop)
@@ -125,8 +123,9 @@ class Trainer:
 
     def _advance(self, stop: StopSignals) -> None:
         """A step and what is due after it: evaluation, the row of metrics, a checkpoint."""
-        row = self.train_step()
-        improved = False
+        refused, row, improved = self.work.refused, self.train_step(), False
+        if self.work.refused not in (None, refused):
+            self._tell("on_notice", f"steps are launched kernel by kernel: {self.work.refused}")
         if self.val_tokens is not None and self._due(self.config.eval_interval):
             row["val_loss"] = self.evaluate()
             improved = self._note_evaluation(row["val_loss"])
