@@ -432,12 +432,15 @@ def test_an_encoder_embeds(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-def test_a_signal_ends_the_program_quietly(folder):
-    words = ["serve", str(folder), "--port", "0", "--grace", "0", "--max-length", "1000"]
+def test_signals_end_the_program_quietly(folder):
+    words = ["serve", str(folder), "--port", "0", "--max-length", "1000"]
     program = "import sys; from minilm.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for grace, signals in [("0", [signal.SIGINT]), ("60", [signal.SIGTERM, signal.SIGINT])]:
         with subprocess.Popen(
-            [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, *words, "--grace", grace],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             line = process.stdout.readline()
             at = re.search(r"tiny: 16 answers at once, 1000 tokens each; (http://127.0.0.1:\d+)/v1", line)
@@ -446,7 +449,8 @@ def test_a_signal_ends_the_program_quietly(folder):
                 fields = {"prompt": "a", "max_tokens": 990, "n": 16, "logit_bias": {"84": -100, "256": -100}}
                 with client.completions.create(model="tiny", stream=True, **fields) as chunks:
                     next(iter(chunks))
-                    process.send_signal(number)
+                    for number in signals:
+                        process.send_signal(number)
                     with pytest.raises(openai.APIError, match="shutting down"):
                         list(chunks)
             out, errors = process.communicate(timeout=120)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import strategies as st
 
 from minilm.generation.batching import Token
-from minilm.serving.text import AnswerText, StopFinder
-from minilm.tokenization import Tokenizer
+from minilm.serving.text import AnswerText
+from minilm.tokenization import StopFinder, Tokenizer
 
 BYTES = Tokenizer.byte(["<|end|>"])
 

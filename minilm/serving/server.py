@@ -37,8 +37,8 @@ class Server(uvicorn.Server):
         # A client that does not read its answer is not waited for much longer than it takes to write one.
         super().__init__(
             uvicorn.Config(
-                app, host=host, port=port, http="h11", ws="none", lifespan="off", loop="asyncio", log_level="warning",
-                access_log=False, server_header=False, timeout_graceful_shutdown=int(grace) + 2,
+                _quiet(app), host=host, port=port, http="h11", ws="none", lifespan="off", loop="asyncio",
+                log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace) + 2,
             )
         )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop
@@ -78,6 +78,19 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self.closing(0.0 if self.force_exit else self.grace)
+        if self.should_exit:  # the second time: answers end now, and who does not read them is left
+            self.closing(0.0)
+            self._loop.call_later(1.0, setattr, self, "force_exit", True)
+        else:
+            self.should_exit = True
+            self.closing(self.grace)
+
+
+def _quiet(app: Callable) -> Callable:
+    """The application, without a traceback for a client that does not read its answer when the server has to end."""
+
+    async def run(scope, receive, send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return run

@@ -21,7 +21,7 @@ class TextToken:
 
 @dataclass(frozen=True)
 class Piece:
-    """What an answer grew by: text, the tokens that end in it (on request), and at its end why, or an error."""
+    """What an answer grew by: text, the tokens that begin in it (on request), and at its end why, or an error."""
 
     index: int
     text: str = ""
