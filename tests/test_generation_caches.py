@@ -264,6 +264,11 @@ def test_a_recurrent_state_is_reused_where_a_text_goes_on():
         ("gpt2", {"rows": 1, "assistant_model": "bart"}, "must be of the model's kind"),
         ("gpt2", {"rows": 1, "assistant_model": "gpt2", "vocab_size": 50}, "GPT2 has 61, GPT2 50"),
         ("mistral", {"rows": 1, "prompt_lookup_num_tokens": 2, "cache_implementation": "sliding_window"}, "taken back"),
+        (
+            "bart",
+            {"rows": 1, "assistant_model": "bart", "max_new_tokens": 65, "max_position_embeddings": 70},
+            "the assistant_model writes 64 tokens at most",
+        ),
         ("gpt2", {"past_key_values": PrefixCache()}, "keeps one text"),
         ("bart", {"rows": 1, "past_key_values": PrefixCache()}, "keeps one text of a decoder-only"),
         ("bart", {"cache_implementation": "sliding_window"}, '"dynamic" or "static"'),
@@ -272,11 +277,11 @@ def test_a_recurrent_state_is_reused_where_a_text_goes_on():
 def test_options_that_cannot_be_meant_are_refused(kind, options, message, tiny_model):
     options = dict(options)
     ids = prompts(options.pop("rows", 2), 4)
-    changes = {"vocab_size": options.pop("vocab_size")} if "vocab_size" in options else {}
+    changes = {name: options.pop(name) for name in ("vocab_size", "max_position_embeddings") if name in options}
     if "assistant_model" in options:
         options["assistant_model"] = tiny_model(options["assistant_model"])
     with pytest.raises(ValueError, match=message):
-        generate(tiny_model(kind, **changes), ids, 3, **options)
+        generate(tiny_model(kind, **changes), ids, **{"max_new_tokens": 3, **options})
 
 
 def test_a_prefix_belongs_to_one_model(tiny_model):

@@ -180,6 +180,10 @@ def _check_alone(model, config: GenerationConfig, ids, mask, past_key_values, as
             "the assistant_model must be of the model's kind and have its tokens; "
             f"{type(assistant_model).__name__} has {sizes[1]}, {type(model).__name__} {sizes[0]}",
         )
+        require(
+            not has_encoder or config.max_new_tokens <= assistant_model.max_length,
+            f"the assistant_model writes {assistant_model.max_length} tokens at most",
+        )
     if past_key_values is not None:
         require(
             one and plain and not has_encoder and (mask is None or bool(mask.all())),
