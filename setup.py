@@ -14,8 +14,15 @@ EXTRAS = {
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "jinja2>=3.1.6"],
     "sentencepiece": ["sentencepiece>=0.2.0"],
 }
-EXTRAS["test"] = ["pytest>=8.0", "hypothesis>=6.100", "pyyaml>=6.0", "sentencepiece>=0.2.0", *EXTRAS["serve"]]
-EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "pytest-xdist>=3.5", "gguf>=0.17"]
+EXTRAS["test"] = [
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "pyyaml>=6.0",
+    "sentencepiece>=0.2.0",
+    *EXTRAS["serve"],
+]
+EXTRAS["dev"] = [*EXTRAS["test"], "ruff>=0.6", "import-linter>=2.0", "gguf>=0.17"]
 # Without a GPU CuPy imports, NVRTC and NVVM compile, and numba-cuda has a simulator: all are tested everywhere.
 EXTRAS["dev"] += [f"{package}; sys_platform == 'linux'" for package in EXTRAS["cuda13"]]
 
