@@ -9,13 +9,13 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["OPERATIONS", "is_half", "through_float32"]
+__all__ = ["OPERATIONS", "STATISTICS", "is_half", "through_float32"]
 
 # What mixed precision runs in a low precision. (Not the operations that change their arguments in place.)
 OPERATIONS = {
     f"{name}{suffix}" for name in ("attention", "dropout", "gelu", "rotary", "swiglu") for suffix in ("", "_backward")
 }
-_STATISTICS = {"attention": (1,)}  # results that stay float32: the backward pass takes exponentials of them
+STATISTICS = {"attention": (1,)}  # results that stay float32: the backward pass takes exponentials of them
 
 
 def is_half(dtype) -> bool:
@@ -37,7 +37,7 @@ def _run(operation, call, *args, into=None, **settings):
     results = call(operation, "auto", *wide, **settings)
     if not isinstance(results, tuple):
         return results.astype(dtype)
-    exact = _STATISTICS.get(operation, ())
+    exact = STATISTICS.get(operation, ())
     narrow = tuple(x if x is None or i in exact else x.astype(dtype) for i, x in enumerate(results))
     if into is None:
         return narrow

@@ -111,7 +111,8 @@ def call(operation: str, implementation: str, *args, **settings):
     for entry in _candidates(operation, implementation, device, array.dtype):
         if entry.limits is None or entry.limits(*args, **settings) is None:
             found = entry.function(*args, **settings)
-            return _kept(found, array.dtype) if entry.name == "reference" and array.dtype.kind == "V" else found
+            plain = entry.name == "reference" and array.dtype.kind == "V"
+            return _kept(found, array.dtype, half.STATISTICS.get(operation, ())) if plain else found
     raise _no_implementation(operation, implementation, args, settings)
 
 
@@ -141,10 +142,13 @@ def _check_together(operation: str, device: str, values: tuple) -> None:
         )
 
 
-def _kept(found, dtype: np.dtype):
-    """What the reference found of arrays in bfloat16, which numbers beside them make float32, in bfloat16 again."""
+def _kept(found, dtype: np.dtype, wide: tuple[int, ...] = ()):
+    """What the reference found of arrays in bfloat16, which numbers beside them make float32, in bfloat16 again.
+
+    `wide` numbers the results that stay float32.
+    """
     if isinstance(found, tuple):
-        return tuple(_kept(part, dtype) for part in found)
+        return tuple(part if i in wide else _kept(part, dtype) for i, part in enumerate(found))
     floats = hasattr(found, "astype") and found.dtype.kind == "f"
     return found.astype(dtype) if floats else found
 

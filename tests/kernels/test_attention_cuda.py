@@ -162,12 +162,15 @@ def test_gradients_go_into_parts_of_one_array(emulated):
         np.testing.assert_array_equal(part, expected)
 
 
-def test_refuses_with_the_reason():
+def test_refuses_with_the_reason(emulated):
     q = np.zeros((1, 1, 4, 320), np.float16)
     settings = checked(q, q, q, **UNSET)
     assert "320" in cuda._limits(q, q, q, **settings)
     narrow = q[..., :64]
-    assert cuda._limits(narrow, narrow, narrow, **settings) is None
+    with emulated(capability=75):
+        assert "8.0" in cuda._limits(narrow, narrow, narrow, **settings)
+    with emulated(capability=80):
+        assert cuda._limits(narrow, narrow, narrow, **settings) is None
     assert "score_mod" in cuda._limits(narrow, narrow, narrow, **settings | {"score_mod": abs})
 
 

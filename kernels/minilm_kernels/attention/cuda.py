@@ -45,6 +45,8 @@ def _limits(q, k, v, *, score_mod, block_mask, **settings):
         return f"the head size is {D}, and its tiles are made for up to {max(HEAD_SIZES)}"
     if max(B, H) > 65535 or max(T, k.shape[2]) > _LONGEST:
         return "a launch has at most 65535 batch rows and heads, and lengths of 2**30"
+    if device_properties().capability < 80:
+        return "it uses instructions that cards have from compute capability 8.0 on"
     return None
 
 
@@ -70,7 +72,7 @@ def attention(
     _point(problem, q=q, k=k, v=v, out=out)
     problem["logsumexp"] = _address(logsumexp)
     _launch("forward", problem, macros, q.dtype, H, B, lambda sizes: -(-T // sizes.m))
-    return out[..., :D], logsumexp
+    return (out if out.shape[3] == D else out[..., :D]), logsumexp
 
 
 @register("attention_backward", name="cuda", device="cuda", dtypes=_DTYPES, limits=_limits_backward)
@@ -104,7 +106,7 @@ def attention_backward(
             array[...] = gradient[..., :D]
     if d_bias is not None:
         repeated = tuple(axis for axis, n in enumerate(bias.shape) if n == 1)
-        d_bias = d_bias.sum(axis=repeated, keepdims=True).astype(bias.dtype)
+        d_bias = (d_bias.sum(axis=repeated, keepdims=True) if repeated else d_bias).astype(bias.dtype, copy=False)
     return (*given, d_bias)
 
 
