@@ -39,6 +39,30 @@ class OutOfMemoryError(MemoryError):
         super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes).")
 
 
+class Stream:
+    """A queue of work that is done at once, so that there is nothing to wait for, and nothing to record."""
+
+    ptr = 0
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        pass
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def record(self) -> Stream:
+        return self
+
+    def synchronize(self) -> None:
+        pass
+
+    def wait_event(self, event: Stream) -> None:
+        pass
+
+
 class _Pool:
     """A memory pool that says what it is told to."""
 
@@ -49,6 +73,12 @@ class _Pool:
 
     def total_bytes(self) -> int:
         return self.total
+
+    def malloc(self, size: int) -> bytearray:
+        return bytearray(size)
+
+    def free_bytes(self) -> int:
+        return self.total - self.used
 
     def free_all_blocks(self) -> None:
         self.total = self.used
@@ -66,7 +96,8 @@ def _modules() -> dict[str, types.ModuleType]:
             setattr(cupy, name, function)
     pool = _Pool()
     cupy.get_default_memory_pool = lambda: pool
-    stream = types.SimpleNamespace(synchronize=lambda: None, ptr=0)
+    cupy.get_default_pinned_memory_pool = _Pool
+    stream = Stream()
     device = types.SimpleNamespace(get_cublas_handle=lambda: 1, get_compute_capability=lambda: "90")
     runtime = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
@@ -80,6 +111,8 @@ def _modules() -> dict[str, types.ModuleType]:
     )
     cuda = types.ModuleType("cupy.cuda")
     cuda.device, cuda.runtime, cuda.get_current_stream = device, runtime, lambda: stream
+    cuda.Stream, cuda.MemoryPool, cuda.alloc_pinned_memory = Stream, _Pool, bytearray
+    cuda.using_allocator = lambda allocator: contextlib.nullcontext()
     cuda.memory = types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
     cupy.cuda = cuda
     libraries = types.ModuleType("cupy_backends.cuda.libs")

@@ -61,6 +61,12 @@ class ndarray:
         out[...] = self._host
         return out
 
+    def set(self, arr, stream=None) -> None:
+        if not isinstance(arr, np.ndarray) or arr.shape != self.shape or arr.dtype != self.dtype:
+            raise ValueError("set takes a NumPy array of the same shape and dtype")
+        transfers.sent += 1
+        self._host[...] = arr
+
     def item(self):
         if self.size != 1:
             raise ValueError("can only convert an array of size 1 to a Python scalar")
