@@ -67,6 +67,29 @@ def test_as_the_plain_step(settings):
     assert all(p.grad is None for p in captured.parameters)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision):
+    def squares(x):
+        return (x.astype("float64") ** 2).sum()
+
+    def update(p, g, m, v, numbers, *fixed):
+        arrays = [x.get() for x in (p, g, m, v, numbers)]
+        device_numbers._by_numpy(*arrays, *fixed)
+        for there, x in zip((p, m, v), (arrays[0], *arrays[2:4])):
+            there[...] = cuda_standin.asarray(x)
+
+    # The stand-in compiles no kernels, and records nothing.
+    monkeypatch.setattr(device_numbers, "_squares", lambda: squares)
+    monkeypatch.setattr(device_numbers, "_by_cupy", lambda: update)
+    monkeypatch.setattr(backend.Graph, "_on_cuda", lambda graph, arrays: graph.function(*map(_on_cuda, arrays)))
+    expected, mine = (rows(make(captured, device="cuda", precision=precision), 5) for captured in (False, True))
+    assert_alike(mine, expected, 1e-5 if precision == "fp32" else 1e-2)
+
+
+def _on_cuda(array):
+    return backend.to_device(np.ascontiguousarray(backend.to_numpy(array)), "cuda")
+
+
 def test_dropout_differs_from_step_to_step():
     trainer = make(True, dropout=0.5)
     trainer.schedule.apply(trainer.optimizer, 0)
