@@ -22,7 +22,7 @@ from .gpu import Gpu, GpuMemory, OutOfMemory, gpu_memory, gpus, guard_memory, re
 from .graph import CaptureError, Graph
 from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Draws, Generator, Seeds, default_generator, manual_seed
-from .room import free_memory, free_unused, memory_in_use
+from .room import free_memory, memory_in_use
 from .transfer import Uploader
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "default_generator",
     "device_of",
     "free_memory",
-    "free_unused",
     "gpu_memory",
     "gpus",
     "guard_memory",

@@ -6,7 +6,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["free_memory", "free_unused", "memory_in_use"]
+from .gpu import gpu_memory
+
+__all__ = ["free_memory", "memory_in_use"]
 
 
 def free_memory(device: str) -> int | None:
@@ -16,10 +18,7 @@ def free_memory(device: str) -> int | None:
     the limits of the control group and the process.
     """
     if device == "cuda":
-        import cupy
-
-        pool = cupy.get_default_memory_pool()
-        return cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+        return gpu_memory().available
     if not sys.platform.startswith("linux"):
         return None
     found = []
@@ -39,19 +38,9 @@ def free_memory(device: str) -> int | None:
     return max(min(found), 0) if found else None
 
 
-def free_unused(device: str) -> None:
-    """Gives what CuPy's pool holds unused back to the driver, so that blocks of other sizes can be had."""
-    if device == "cuda":
-        import cupy
-
-        cupy.get_default_memory_pool().free_all_blocks()
-
-
 def memory_in_use(device: str) -> int | None:
     """Bytes that arrays on the GPU hold, with those that CuPy's pool keeps for the next ones; None on the CPU."""
     if device != "cuda":
         return None
-    import cupy
-
-    free, total = cupy.cuda.runtime.memGetInfo()
-    return total - free
+    memory = gpu_memory()
+    return memory.total - memory.free

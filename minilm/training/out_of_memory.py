@@ -25,7 +25,7 @@ def advise(trainer, before: dict) -> OutOfMemoryError:
     trainer.optimizer.zero_grad()
     set_positions(trainer, before)
     gc.collect()
-    backend.free_unused(trainer.model.device)
+    backend.release_memory()
     config, device = trainer.config, trainer.model.device
     rows, total = config.batch_size, config.batch_size * config.accumulation
     what = f"out of memory on {device} in step {trainer.step + 1}, at batch_size {rows} and context {config.context}"
