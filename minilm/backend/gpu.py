@@ -77,7 +77,7 @@ def gpu_memory() -> GpuMemory:
 
 
 def release_memory() -> None:
-    """Gives back what CuPy's pool holds and no array needs; nothing happens where CuPy was not imported or has no GPU."""
+    """Gives back what CuPy's pool holds and no array needs; nothing happens without CuPy or a GPU."""
     cupy = sys.modules.get("cupy")
     if cupy is not None and cuda_problem() is None:
         cupy.get_default_memory_pool().free_all_blocks()
