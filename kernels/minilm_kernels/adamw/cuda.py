@@ -16,8 +16,10 @@ __all__ = ["scalars", "update"]
 
 
 @register("adamw", name="cuda", device="cuda", dtypes=DTYPES)
-def adamw(params, grads, exp_avgs, exp_avg_sqs, **settings):
-    update(params, grads, exp_avgs, exp_avg_sqs, scalars(**settings))
+def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay, step, decoupled, grad_scale):
+    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "step": step}
+    values = scalars(**settings, decoupled=decoupled, grad_scale=grad_scale)
+    update(params, grads, exp_avgs, exp_avg_sqs, values)
 
 
 def scalars(*, lr, betas, eps, weight_decay, step, decoupled, grad_scale) -> tuple:

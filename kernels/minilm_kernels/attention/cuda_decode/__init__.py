@@ -36,7 +36,10 @@ def _limits(q, k, v, *, causal, window, scale, soft_cap, **settings) -> str | No
 
 
 @register("attention", name="cuda_decode", device="cuda", dtypes=DTYPES, limits=_limits)
-def attention(q, k, v, *, causal, window, scale, soft_cap, key_lengths, **none):
+def attention(
+    q, k, v, *, causal, window, scale, soft_cap, bias=None, alibi_slopes=None, key_lengths=None, cu_seqlens=None,
+    cu_seqlens_k=None, dropout_p=0.0, seed=0, score_mod=None, block_mask=None
+):  # fmt: skip
     xp = array_module(q)
     (B, H, T, D), (_, Hk, S, _) = q.shape, k.shape
     q, k, v = (_packed(xp, x) for x in (q, k, v))
