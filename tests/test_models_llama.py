@@ -209,7 +209,7 @@ def test_load_names_what_it_can_not_load(tmp_path):
     [
         ("[]", "is no index of weights"),
         ('{"weight_map": {"a": "../../etc/passwd"}}', "expected one beside it"),
-        ('{"weight_map": {"a": "missing.safetensors"}}', "there is no weights file"),
+        ('{"weight_map": {"a": "missing.safetensors"}}', "names the file missing.safetensors, which is not there"),
         ('{"weight_map": {"a": "one.safetensors"}}', "says that 'a' is in one.safetensors, and it is not"),
     ],
 )

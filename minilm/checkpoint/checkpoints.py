@@ -162,8 +162,13 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     path = Path(path)
     manifest = verify_checkpoint(path)
     groups = [name.removesuffix(".safetensors") for name in manifest["files"] if name.endswith(".safetensors")]
-    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    tensors = {group: load_weights(path / f"{group}.safetensors") for group in groups}
+    try:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        tensors = {group: load_weights(path / f"{group}.safetensors") for group in groups}
+    except (ValueError, RecursionError) as error:  # made so, for the manifest agrees
+        raise CheckpointError(f"{path} is refused: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is refused: {_STATE} holds no JSON object")
     return Checkpoint(path, manifest["step"], tensors, state)
 
 
@@ -193,18 +198,26 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         version, names = manifest["format"], set(manifest["files"])
-        well_formed = isinstance(manifest["step"], int) and isinstance(manifest["refers_to"], list)
-        well_formed &= all({"size", "sha256"} == set(entry) for entry in manifest["files"].values())
+        well_formed = type(manifest["step"]) is int and isinstance(manifest["refers_to"], list)
+        well_formed &= all(type(step) is int for step in manifest["refers_to"])
+        well_formed &= all(_is_plain(name) for name in names)
+        entries = manifest["files"].values()
+        well_formed &= all({"size", "sha256"} == set(entry) and type(entry["size"]) is int for entry in entries)
     except FileNotFoundError:
         what = f"it has no {_MANIFEST}" if path.is_dir() else "there is no such folder"
         raise CheckpointError(f"{path} is no checkpoint: {what}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is refused: {_MANIFEST} is damaged ({error!r})") from error
     if version != _FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {version!r}; this minilm reads {_FORMAT}")
     if not well_formed or _STATE not in names:
         raise CheckpointError(f"{path} is refused: {_MANIFEST} does not list what a checkpoint has")
     return manifest
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a file in this folder, and nothing outside it."""
+    return Path(name).name == name and name not in ("", "..") and name.isprintable() and len(name) < 200
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -85,20 +85,36 @@ def map_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _map_shards(index: Path) -> dict[str, np.ndarray]:
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_once)["weight_map"]
         shards = sorted(set(places.values()))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except _Twice as error:
+        raise ValueError(f"{index} says twice where {error.args[0]!r} is; fetch it anew") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{index} is no index of weights: JSON with an object 'weight_map' of name to file") from None
     arrays: dict[str, np.ndarray] = {}
     for shard in shards:
-        if Path(shard).name != shard:
+        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", "..") or not shard.isprintable():
             raise ValueError(f"{index} names the file {shard!r}; expected one beside it")
+        if not (index.parent / shard[:255]).is_file():
+            raise FileNotFoundError(f"{index} names the file {shard[:255]}, which is not there; fetch all of them")
         found = _map_file(index.parent / shard)
         lost = [name for name, place in places.items() if place == shard and name not in found]
         if lost:
             raise ValueError(f"{index} says that {lost[0]!r} is in {shard}, and it is not")
         arrays.update({name: array for name, array in found.items() if places.get(name) == shard})
     return arrays
+
+
+class _Twice(Exception):
+    """A key that an object has twice, of which JSON would take the last."""
+
+
+def _once(pairs: list) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _map_file(path: Path) -> dict[str, np.ndarray]:
@@ -125,5 +141,8 @@ def _map_file(path: Path) -> dict[str, np.ndarray]:
         dtype, count = np.dtype(_DTYPES[entry["dtype"]]), math.prod(entry["shape"])
         start = 8 + length + entry["data_offsets"][0]
         flat = np.frombuffer(memory, dtype, count, start) if count else np.empty(0, dtype)
-        arrays[name] = flat.reshape(entry["shape"])
+        try:
+            arrays[name] = flat.reshape(entry["shape"])
+        except ValueError as error:  # too many axes, or one of no numbers and too long
+            raise ValueError(f"{path} holds {name!r} of shape {str(entry['shape'])[:80]}: {error}") from None
     return arrays

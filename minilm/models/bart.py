@@ -277,6 +277,7 @@ class BartForConditionalGeneration(EncoderDecoderLM):
 
 def sinusoids(n_positions: int, d_model: int) -> np.ndarray:
     """Fixed embeddings (n, C) of positions: sines of ever longer waves in the first half, cosines in the second."""
+    nn.init.take_room((n_positions, d_model))
     angles = np.arange(n_positions)[:, None] / 10000 ** (np.arange(0, d_model, 2) / d_model)
     return np.concatenate([np.sin(angles), np.cos(angles)[:, : d_model // 2]], axis=1).astype(np.float32)
 

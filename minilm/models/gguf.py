@@ -13,6 +13,7 @@ from minilm import nn
 from minilm.checkpoint.gguf import GGUFTensor, read_gguf
 
 from .llama import Llama, LlamaConfig, Qwen2, Qwen2Config
+from .pretrained import naming, room_for
 from .rope import rope_frequencies
 
 __all__ = ["build_gguf", "load_gguf"]
@@ -43,19 +44,19 @@ def build_gguf(metadata: dict, tensors: dict[str, GGUFTensor], weights: str, pat
     if weights not in ("keep", "fp32"):
         raise ValueError(f"weights is 'keep' (quantised ones stay so) or 'fp32', not {weights!r}")
     kind = metadata.get("general.architecture")
-    if kind not in _FAMILIES:
+    if not isinstance(kind, str) or kind not in _FAMILIES:
         raise ValueError(f"{path} holds a model of the architecture {kind!r}; there are: {', '.join(_FAMILIES)}")
     family, _ = _FAMILIES[kind]
-    config = _config(kind, metadata, tensors, path)
+    with naming(path):
+        config = _config(kind, metadata, tensors, path)
     own = {_own_name(name): tensor for name, tensor in tensors.items() if name != "rope_freqs.weight"}
     if kind == "llama":
         for name in own:
-            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-                name.split(".")[-2]
-            )
+            part = name.rpartition(".")[0].rpartition(".")[2]
+            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(part)
             if heads is not None:
                 own[name] = _halves(own[name], heads)
-    with nn.init.left_out():
+    with naming(path), nn.init.left_out(room_for(tensors.values())):
         model = family(config)
     kept = {name: t for name, t in own.items() if weights == "keep" and t.format in BLOCK_BYTES and len(t.shape) == 2}
     _check(model, own, path)
@@ -94,7 +95,7 @@ def _config(kind: str, metadata: dict, tensors: dict, path) -> LlamaConfig:
         "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
     }
     bias = {"attention_bias": "blk.0.attn_q.bias" in tensors}
-    config = _FAMILIES[kind][1](**sizes, **bias, rope_parameters=_rope(value, path))
+    config = _FAMILIES[kind][1].from_dict({**sizes, **bias, "rope_parameters": _rope(value, path)})
     if "rope_freqs.weight" in tensors:
         config.rope_parameters = _llama3(config, _numbers(tensors["rope_freqs.weight"]), path)
     return config

@@ -53,11 +53,13 @@ def load(path: str | os.PathLike, weights: str | None = None) -> PretrainedModel
     if path.is_file():
         raise ValueError(f"{path} is no model: expected a folder with config.json, or a file that ends in .gguf")
     config = read_config(path)
-    names = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    given = config.get("architectures")
+    names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
     for name in names:
         if name in _BY_ARCHITECTURE:
             return _BY_ARCHITECTURE[name].from_pretrained(path)
     kind = config.get("model_type")
+    kind = kind if isinstance(kind, str) else None
     if not names and kind in _BY_TYPE:
         return _BY_TYPE[kind].from_pretrained(path)
     raise ValueError(

@@ -58,6 +58,11 @@ class NGram:
             self._discounts.append(often[1] / (often[1] + 2 * often[2]) if often[1] else 0.5)
         return self
 
+    @property
+    def n_parameters(self) -> int:
+        """How many counts the model keeps, of all orders: its size, as the number of its weights is a neural one's."""
+        return sum(len(followers) for counts in self._counts for followers in counts.values())
+
     def probability(self, context: Sequence[int], token: int) -> float:
         """P(token | the last order - 1 tokens of context)."""
         context, found = self._context(context), 1 / self.vocab_size

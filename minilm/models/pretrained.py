@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +18,9 @@ from minilm.autograd import Tensor
 from minilm.checkpoint.files import atomic_write
 from minilm.checkpoint.weights import map_weights, save_weights
 
-__all__ = ["Config", "PretrainedModel", "read_config"]
+from .field_types import check_fields
+
+__all__ = ["Config", "PretrainedModel", "naming", "read_config", "room_for"]
 
 
 class Config:
@@ -32,7 +37,8 @@ class Config:
     def from_dict(cls, values: dict) -> Self:
         """A config from the keys that it knows; others, which concern other programs, are left out.
 
-        Raises ValueError for another kind of model, and for switches that are on and not supported.
+        Raises ValueError for another kind of model, for values of another type than the field's, and for switches that
+        are on and not supported.
         """
         kind = values.get("model_type", cls.model_type)
         if kind != cls.model_type:
@@ -41,7 +47,9 @@ class Config:
             if values.get(name):
                 raise ValueError(f"the config has {name} = {values[name]!r}, which {cls.__name__} does not support")
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        values = {key: value for key, value in values.items() if key in known}
+        check_fields(cls, values)
+        return cls(**values)
 
 
 class PretrainedModel(nn.Module):
@@ -74,12 +82,19 @@ class PretrainedModel(nn.Module):
         Weights come from model.safetensors or from the files that model.safetensors.index.json names, in any dtype, and
         each is read once, into its place. Names are accepted with and without the family's prefix. Raises
         FileNotFoundError for a folder without config.json or weights, KeyError or ValueError (every name listed) for
-        weights that do not fit.
+        weights that do not fit, ValueError for a config that is damaged, or of a far larger model than the weights.
         """
-        config = cls.config_class.from_dict(read_config(folder))
-        with nn.init.left_out():
+        path = Path(folder) / "config.json"
+        values = read_config(folder)
+        with naming(path):
+            config = cls.config_class.from_dict(values)
+        weights = map_weights(folder)
+        with naming(path), nn.init.left_out(room_for(weights.values())):
             model = cls(config, **settings)
-        model.load_state_dict(model.own_names(map_weights(folder)))
+        try:
+            model.load_state_dict(model.own_names(weights))
+        except (KeyError, ValueError) as error:
+            raise type(error)(f"{folder}: {error.args[0]}") from None
         return model.eval()
 
     def _integers(self, values):
@@ -106,11 +121,27 @@ def read_config(folder: str | os.PathLike) -> dict:
         raise FileNotFoundError(f"{folder} holds no config.json; is it a model's or a finished run's folder?")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the encoding, of JSON, of a number too long to be read
         raise ValueError(f"{path} is no intact JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} is no model's config: it holds no JSON object")
     return values
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """A `with` block that computes with what a file says: what goes wrong in it is a ValueError that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def room_for(weights) -> int:
+    """How many numbers a model of these weights may make: more than they are, for some are missing or not stored."""
+    return 2 * sum(math.prod(weight.shape) for weight in weights) + 2**20
 
 
 def _write_json(path: Path, values: dict) -> None:

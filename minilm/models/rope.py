@@ -38,6 +38,10 @@ def read_rope(values: dict, max_position_embeddings: int) -> dict:
     known = {"rope_theta", "original_max_position_embeddings", *_NEEDED[kind], *_OPTIONAL.get(kind, ())}
     if rope.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError("partial_rotary_factor is not 1: heads that are rotated in part are not supported here")
+    for name, value in rope.items():
+        least = 0 if name in _OPTIONAL.get(kind, ()) else 1e-30
+        if name != "truncate" and value is not None and not (isinstance(value, (int, float)) and least <= value < 1e30):
+            raise ValueError(f"the rotary embedding's {name} is {value!r}; expected a positive number")
     if unknown := sorted(set(rope) - known):
         raise ValueError(f"the {kind} rotary embedding has no parameter {unknown[0]!r}; it has {sorted(known)}")
     if missing := [name for name in _NEEDED[kind] if not isinstance(rope.get(name), (int, float))]:

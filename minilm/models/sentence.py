@@ -198,7 +198,7 @@ def _read_json(path: Path, kind: type):
         raise FileNotFoundError(f"there is no {path}, which the folder's modules.json speaks of")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no intact JSON: {error}") from None
     if not isinstance(values, kind) or (kind is list and not all(isinstance(value, dict) for value in values)):
         raise ValueError(f"{path} holds no JSON {'list of objects' if kind is list else 'object'}")

@@ -13,23 +13,38 @@ from minilm import backend
 
 from .module import Parameter
 
-__all__ = ["kaiming_uniform", "left_out", "normal", "ones", "zeros"]
+__all__ = ["kaiming_uniform", "left_out", "normal", "ones", "take_room", "zeros"]
 
 _is_left_out = ContextVar("_is_left_out", default=False)
+_room: ContextVar[list[float]] = ContextVar("_room")
 
 
 @contextmanager
-def left_out() -> Iterator[None]:
-    """Within it no random numbers are drawn: weights begin as whatever is in memory, for weights are to be loaded."""
-    token = _is_left_out.set(True)
+def left_out(most: float = math.inf) -> Iterator[None]:
+    """Within it no random numbers are drawn: weights begin as whatever is in memory, for weights are to be loaded.
+
+    ValueError before more than `most` numbers would be made: a file that lies about a size must not fill the memory.
+    """
+    token, room = _is_left_out.set(True), _room.set([most])
     try:
         yield
     finally:
         _is_left_out.reset(token)
+        _room.reset(room)
+
+
+def take_room(shape) -> None:
+    """Called before numbers of that shape are made: ValueError where `left_out` leaves no room for them."""
+    room = _room.get(None)
+    if room is not None:
+        room[0] -= math.prod(shape)
+        if room[0] < 0:
+            raise ValueError(f"the sizes are of a far larger model than the weights; {tuple(shape)} is too much")
 
 
 def normal(shape, std: float = 0.02, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
     """Normal numbers around zero; 0.02 is GPT-2's and BERT's choice."""
+    take_room(shape)
     if _is_left_out.get():
         return Parameter(np.empty(shape, backend.resolve_dtype(dtype)))
     return Parameter((generator or backend.default_generator).normal(shape, std=std, dtype=dtype))
@@ -37,6 +52,7 @@ def normal(shape, std: float = 0.02, generator: backend.Generator | None = None,
 
 def kaiming_uniform(shape, fan_in: int, generator: backend.Generator | None = None, dtype="float32") -> Parameter:
     """Numbers spread evenly over +-1/sqrt(fan_in): torch's choice for a Linear's weight and bias."""
+    take_room(shape)
     if _is_left_out.get():
         return Parameter(np.empty(shape, backend.resolve_dtype(dtype)))
     bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
@@ -45,9 +61,11 @@ def kaiming_uniform(shape, fan_in: int, generator: backend.Generator | None = No
 
 def zeros(shape, dtype="float32") -> Parameter:
     """Zeros, for biases."""
+    take_room(shape)
     return Parameter(np.zeros(shape, backend.resolve_dtype(dtype)))
 
 
 def ones(shape, dtype="float32") -> Parameter:
     """Ones, for the gain of a normalisation."""
+    take_room(shape)
     return Parameter(np.ones(shape, backend.resolve_dtype(dtype)))

@@ -34,6 +34,6 @@ def end_tokens(config, tokenizer) -> list[int]:
 def _configured(path: Path) -> str | None:
     try:
         eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None  # no such file, or none of transformers'
     return eos.get("content") if isinstance(eos, dict) else eos

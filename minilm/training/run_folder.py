@@ -83,7 +83,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} holds no run (no training.json there); start one: minilm train --output-dir {self.path}"
             ) from None
-        except (ConfigError, ValueError, AttributeError) as error:
+        except (ConfigError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise RunFolderError(f"{self.config_file} is damaged: {error}") from error
 
     def lock(self) -> None:
