@@ -176,7 +176,11 @@ SIZES = {
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 8),
     **dict.fromkeys(("n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"), 1),
     **dict.fromkeys(("n_head", "num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 2),
-    "num_heads": 2, "num_key_value_heads": 2, "d_kv": 4, "pad_token_id": 0, "decoder_start_token_id": 0,
+    "num_heads": 2,
+    "num_key_value_heads": 2,
+    "d_kv": 4,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
 }
 FAMILIES = {
     "GPT2": models.GPT2,
