@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import minilm_kernels
 import pytest
 
 from minilm import models
@@ -106,21 +107,12 @@ def test_a_folder_without_a_model(tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_a_run_and_its_checkpoint(tmp_path, capsys):
+def test_a_run_and_its_checkpoint(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(minilm_kernels, "compile_ahead", lambda: None)  # a process that would outlive the test
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 100)
     sizes = ["--model.n-layer", "1", "--model.n-embd", "16", "--model.n-head", "2", "--model.n-positions", "16"]
-    train = [
-        "--train.steps",
-        "2",
-        "--train.context",
-        "16",
-        "--train.batch-size",
-        "2",
-        "--optim.warmup-steps",
-        "0",
-        "--tokenizer",
-        "byte",
-    ]
+    train = ["--train.steps", "2", "--train.context", "16", "--train.batch-size", "2", "--optim.warmup-steps", "0"]
+    train += ["--tokenizer", "byte"]
     run = tmp_path / "run"
     assert main(["train", "--data", str(tmp_path / "text.txt"), "--output-dir", str(run), *sizes, *train]) == 0
     capsys.readouterr()
