@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches"]
+__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "seed"]
 
 
 def is_floating(name: str, array) -> None:
@@ -66,6 +66,20 @@ def are_alike(lists: dict[str, list], *, read_only: tuple[str, ...] = ()) -> Non
                 raise ValueError(f"{name}[{i}] is not C-contiguous, and is not copied: make it contiguous")
             if name not in read_only and not getattr(flags, "writeable", True):  # CuPy has no read-only arrays
                 raise ValueError(f"{name}[{i}] is read-only, and is to be updated in place: copy it first")
+
+
+def seed(name: str, value):
+    """The seed as an int or, if it is one on the device, as that CuPy array: kernels read it when they run.
+
+    ValueError for a number outside [0, 2^64), TypeError for a CuPy array that is not uint64 without axes.
+    """
+    if hasattr(type(value), "__cuda_array_interface__"):
+        if value.shape != () or value.dtype != "uint64":
+            raise TypeError(f"{name} is an array of {value.dtype} {value.shape}; expected one uint64, without axes")
+        return value
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name} is {value}; expected an integer in [0, 2**64)")
+    return int(value)
 
 
 def _dtype(name: str, array):

@@ -60,9 +60,7 @@ class CapturedStep(TrainingStep):
             self.refused = str(error)
             self.optimizer.zero_grad()
             return super().__call__(batches)
-        if len(self._seeds) and self.model.device == "cuda":
-            self.refused = "dropout's kernels take their seeds from the host"
-        elif done.updated:
+        if done.updated:
             try:
                 self._update = CapturedUpdate(self.optimizer)
                 self._graph = backend.Graph(self._work, self.model.device)

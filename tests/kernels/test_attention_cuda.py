@@ -162,6 +162,25 @@ def test_gradients_go_into_parts_of_one_array(emulated):
         np.testing.assert_array_equal(part, expected)
 
 
+def test_dropout_reads_its_seed_where_it_lies(emulated):
+    g, q, k, v = (x.swapaxes(1, 2) for x in _drawn("bf16", CASES["dropout"][1]))
+    seed, found = np.array(0, np.uint64), []
+    for number in (2**40 + 5, 2**63 + 1):
+        seed[...] = number
+        settings = checked(q, k, v, **UNSET | {"dropout_p": 0.3, "seed": number})
+        passes = []
+        for each in (number, seed):
+            with emulated():
+                arrays = g, q, k, v, *cuda.attention(q, k, v, **settings | {"seed": each})
+                last = cuda.attention_backward(*arrays, **settings | {"seed": each}, bias_gradient=False, into=None)
+            passes.append([x.astype(np.float32) for x in (*arrays[4:], *last[:3])])
+        for by_value, by_address in zip(*passes):
+            np.testing.assert_array_equal(by_address, by_value)
+        found.append(passes[1])
+    for index in (0, 2, 3, 4):  # not the logsumexp, which is of all weights
+        assert (found[0][index] != found[1][index]).any()
+
+
 def test_refuses_with_the_reason(emulated):
     q = np.zeros((1, 1, 4, 320), np.float16)
     settings = checked(q, q, q, **UNSET)

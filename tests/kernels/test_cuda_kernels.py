@@ -110,6 +110,20 @@ def test_dropout_drops_the_same_elements(emulated, size, p):
     np.testing.assert_array_equal(y, minilm_kernels.dropout(x, **settings, implementation="reference").astype(x.dtype))
 
 
+def test_dropout_reads_its_seed_where_it_lies(emulated):
+    x, seed = np.ones(1030, np.float32), np.array(2**63 + 5, np.uint64)
+    found = []
+    with emulated():
+        for number in (2**63 + 5, 2**40 + 1):
+            seed[...] = number
+            by_value, by_address = (dropout_cuda.dropout(x, p=0.3, seed=s, offset=3) for s in (number, seed))
+            np.testing.assert_array_equal(by_address, by_value)
+            expected = minilm_kernels.dropout(x, p=0.3, seed=number, offset=3, implementation="reference")
+            np.testing.assert_array_equal(by_address, expected)
+            found.append(by_address)
+    assert (found[0] != found[1]).any()
+
+
 def test_a_wrong_target_gives_nan(emulated, rng):
     logits = rng.standard_normal((5, 70)).astype(np.float32)
     targets, g = np.array([3, 70, -100, -1, 69]), np.ones(5, np.float32)

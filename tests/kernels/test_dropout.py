@@ -106,3 +106,18 @@ def test_errors_say_what_to_do():
         dropout(x, p=0.5, seed=0, offset=2**64)
     with pytest.raises(TypeError, match="x is int64; expected floating-point numbers"):
         dropout(np.arange(3), p=0.5, seed=0)
+
+
+@pytest.mark.parametrize("place", ["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_seed_on_the_device(place, request):
+    if place == "stand-in":
+        request.getfixturevalue("cuda_standin")
+    import cupy
+
+    x = np.ones((3, 41), np.float32)
+    seed = cupy.asarray(np.array([3, 2**63 + 5], np.uint64))
+    for i, number in enumerate((3, 2**63 + 5)):
+        y = dropout(cupy.asarray(x), p=0.4, seed=seed[i : i + 1].reshape(()))
+        np.testing.assert_array_equal(y.get(), dropout(x, p=0.4, seed=number))
+    with pytest.raises(TypeError, match=r"seed is an array of uint64 \(2,\); expected one uint64, without axes"):
+        dropout(cupy.asarray(x), p=0.4, seed=seed)

@@ -41,7 +41,7 @@ def attention(
 
     A query that sees no key gets zeros, and logsumexp -inf. `dropout_p` zeroes weights and divides the others by
     1 - p: weight (b, h, t, s) as `dropout` with `seed` does element ((b H + h) T + t) S' + s, S' being S rounded up to
-    a multiple of four; the backward pass computes the same numbers again.
+    a multiple of four; the backward pass computes the same numbers again. As there, `seed` may lie on the GPU.
 
     Returns out (B, H, T, D) and logsumexp (B, H, T), which the backward pass needs, in the dtype of q, where
     that has 16 bits logsumexp in float32, for the backward pass takes its exponentials. Kernels hold no T x S

@@ -28,8 +28,6 @@ def checked(
         raise ValueError(f"soft_cap is {soft_cap}; expected a number above 0, or None for no cap")
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p is {dropout_p}; expected a probability from 0 to below 1")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}; expected an integer in [0, 2**64)")
     if bias is not None:
         bias = _checked_bias(bias, (B, H, T, S), q.dtype)
     if alibi_slopes is not None:
@@ -73,7 +71,7 @@ def checked(
         "cu_seqlens": cu_seqlens,
         "cu_seqlens_k": cu_seqlens_k,
         "dropout_p": float(dropout_p),
-        "seed": int(seed),
+        "seed": checks.seed("seed", seed),
         "score_mod": score_mod,
         "block_mask": block_mask,
     }

@@ -24,7 +24,10 @@ PROBLEM = np.dtype(
         *[(name, _HEADS) for name in ("q", "k", "v", "out", "g", "dq", "dk", "dv")],
         *[(name, "u8") for name in ("logsumexp", "rows", "bias")],
         *[(f"bias_{axis}", "i8") for axis in ("batch", "head", "query", "key")],
-        *[(name, "u8") for name in ("d_bias", "alibi_slopes", "key_lengths", "starts", "key_starts", "seed")],
+        *[
+            (name, "u8")
+            for name in ("d_bias", "alibi_slopes", "key_lengths", "starts", "key_starts", "seed", "seed_at")
+        ],
         *[(name, "i4") for name in ("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right", "padded")],
         ("threshold", "u4"),
         *[(name, "f4") for name in ("keep", "scale", "scale_log2", "soft_cap")],
@@ -150,7 +153,11 @@ def _problem(
     if dropout_p > 0:
         from ..dropout import threshold_and_scale
 
-        problem["seed"] = seed
+        if hasattr(seed, "shape"):  # known to the device only
+            alive.append(seed)
+            problem["seed_at"] = _address(seed)
+        else:
+            problem["seed"] = seed
         problem["threshold"], problem["keep"] = threshold_and_scale(dropout_p)
     return problem, macros, alive
 

@@ -51,6 +51,7 @@ struct Problem {
     const int* starts;          // (sequences + 1,) or null: where packed sequences begin along T, ...
     const int* key_starts;      // ... and along S
     u64 seed;
+    const u64* seed_at;         // or where it is, of a recorded graph whose seed changes; else null
     int B, H, group, T, S, head_size, sequences, left, right, padded;  // left, right: of the window, < 0 for no end
     u32 threshold;              // dropout drops where its random number is below
     float keep;                 // what it multiplies the others by

@@ -46,7 +46,8 @@ struct Modifier {
 // Four random words, Philox-4x32 with ten rounds (Salmon et al. 2011), as ../dropout/reference.py has them, each made one
 // bit: whether the weight is kept.
 __device__ __forceinline__ u32 four_kept(const Problem& p, u64 counter) {
-    u32 c0 = u32(counter), c1 = u32(counter >> 32), c2 = 0, c3 = 0, k0 = u32(p.seed), k1 = u32(p.seed >> 32);
+    const u64 seed = p.seed_at != nullptr ? *p.seed_at : p.seed;
+    u32 c0 = u32(counter), c1 = u32(counter >> 32), c2 = 0, c3 = 0, k0 = u32(seed), k1 = u32(seed >> 32);
 #pragma unroll
     for (int i = 0; i < 10; ++i) {
         const u64 first = u64(c0) * 0xD2511F53u, second = u64(c2) * 0xCD9E8D57u;

@@ -15,7 +15,8 @@ def dropout(x, *, p, seed, offset=0, implementation="auto"):
     same call on the gradient. Every implementation drops the same elements.
 
     `x` has any shape and floating dtype, its elements counted in C order; the result has the same. `seed` and `offset`
-    are integers in [0, 2^64): count `offset` up for each layer and step under one seed. ValueError for others.
+    are integers in [0, 2^64): count `offset` up for each layer and step under one seed. ValueError for others. On a GPU
+    `seed` may be a CuPy array of one uint64, without axes, for a recorded graph that is launched with other seeds.
 
     >>> dropout(np.ones(8), p=0.5, seed=1)
     array([2., 2., 2., 2., 2., 2., 0., 2.])
@@ -23,10 +24,9 @@ def dropout(x, *, p, seed, offset=0, implementation="auto"):
     checks.is_floating("x", x)
     if not 0 <= p <= 1:
         raise ValueError(f"p is {p}; expected the probability, in [0, 1], that an element is dropped")
-    for name, number in (("seed", seed), ("offset", offset)):
-        if not 0 <= number < 2**64:
-            raise ValueError(f"{name} is {number}; expected an integer in [0, 2**64)")
-    return registry.call("dropout", implementation, x, p=p, seed=int(seed), offset=int(offset))
+    if not 0 <= offset < 2**64:
+        raise ValueError(f"offset is {offset}; expected an integer in [0, 2**64)")
+    return registry.call("dropout", implementation, x, p=p, seed=checks.seed("seed", seed), offset=int(offset))
 
 
 def threshold_and_scale(p: float) -> tuple[int, float]:

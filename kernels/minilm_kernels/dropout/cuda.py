@@ -16,6 +16,7 @@ def dropout(x, *, p, seed, offset):
     y = xp.empty(x.shape, x.dtype)
     threshold, scale = threshold_and_scale(p)
     kernel = program(__file__, "dropout.cu", x.dtype).kernel("dropout")
-    settings = np.uint32(threshold), np.float32(scale), np.uint64(seed), np.uint64(offset), np.int64(x.size)
+    seeds = (np.uint64(0), seed) if hasattr(seed, "shape") else (np.uint64(seed), None)
+    settings = np.uint32(threshold), np.float32(scale), *seeds, np.uint64(offset), np.int64(x.size)
     kernel(-(-x.size // 1024), 256, (x, y, *settings))
     return y

@@ -24,6 +24,8 @@ LARGEST_HEAD = 256
 def _limits(*args, score_mod, block_mask, **settings) -> str | None:
     if score_mod is not None or block_mask is not None:
         return "it takes no score_mod and no block_mask, for these are compiled for the CPU only"
+    if hasattr(settings["seed"], "shape"):
+        return "it takes a seed from the host, and this one is an array on the device"
     if args[0].shape[3] > LARGEST_HEAD:
         return f"it takes head sizes up to {LARGEST_HEAD}, whose tiles fit into shared memory"
     return problem()
