@@ -9,6 +9,8 @@ import numpy as np
 from minilm import backend
 from minilm.autograd import Tensor
 
+from .captured import CapturedDecoding
+
 if TYPE_CHECKING:
     from .options import GenerationConfig
     from .output import Record
@@ -21,8 +23,10 @@ class Decoder:
     """The part of the tokens that the model looks at, and what it keeps of it from one step to the next.
 
     `length` is the number of tokens that there can be in the end. An encoder-decoder model (one with `encode`) reads
-    `source` (B, S), with its mask, once, here.
+    `source` (B, S), with its mask, once, here. With a static cache on a GPU, `captured` launches single tokens.
     """
+
+    captured_on = ("cuda",)
 
     def __init__(
         self,
@@ -39,6 +43,12 @@ class Decoder:
         self.start, self.cache = 0, None
         self.encoded, self.sources, self.source_mask = None, None, source_mask
         self.wanted = {} if record is None else {name: True for name, on in record.wanted.items() if on}
+        self.vocabulary = 0  # that the last logits were for
+        self.captured: CapturedDecoding | None = None
+        if config.cache_implementation == "static" and source is None and model.device in self.captured_on:
+            moved = "beams move the rows of the cache at each step" if config.num_beams > 1 else None
+            watched = "hidden states or attention weights are asked for" if self.wanted else None
+            self.captured = CapturedDecoding(model, moved or watched)
         if source is not None:
             out = model.encode(source, source_mask, **self.wanted)
             self.encoded, self.sources = out.last_hidden_state, np.arange(len(source))
@@ -73,10 +83,17 @@ class Decoder:
                 stop = min(known + chunk, ids.shape[1] - n)
                 self._call(ids, mask, known, stop, 1)
                 known = stop
-        out = self._call(ids, mask, known, ids.shape[1], n)
-        if self.record is not None:
-            self.record.model(out)
-        logits = backend.to_numpy(out.logits.data)[:, -n:].astype(np.float64)
+        logits = None
+        if self.captured is not None and ids.shape[1] - known == 1 and self.vocabulary:
+            visible = None if mask is None else mask[:, self.start :]
+            logits = self.captured(self.cache, ids[:, known:], self.vocabulary, visible)
+        if logits is None:
+            out = self._call(ids, mask, known, ids.shape[1], n)
+            if self.record is not None:
+                self.record.model(out)
+            logits = out.logits.data
+        self.vocabulary = logits.shape[2]
+        logits = backend.to_numpy(logits)[:, -n:].astype(np.float64)
         if np.isnan(logits).any():
             raise FloatingPointError("the model's logits have NaN: its weights or its training have come to grief")
         return logits

@@ -37,10 +37,11 @@ class GenerationConfig(SamplingOptions, BeamOptions):
     config has none: the first eos, else 0). An encoder-decoder model's text begins with `decoder_start_token_id`.
 
     How it is computed, which changes no token: without a cache (`use_cache` False), or with one that is "dynamic",
-    "static" (all its room is taken at once) or "sliding_window" (`cache_implementation`); the prompt read in pieces of
-    `prefill_chunk_size`. One text is written faster where several tokens are guessed and looked at together (see
-    speculative.py): `num_assistant_tokens` by an assistant model, or `prompt_lookup_num_tokens` that came after the
-    last ones before. Greedy tokens are the same, drawn ones follow the same law.
+    "static" (all its room is taken at once; on a GPU single tokens are launched as one graph, see captured.py) or
+    "sliding_window" (`cache_implementation`); the prompt read in pieces of `prefill_chunk_size`. One text is written
+    faster where several tokens are guessed and looked at together (see speculative.py): `num_assistant_tokens` by an
+    assistant model, or `prompt_lookup_num_tokens` that came after the last ones before. Greedy tokens are the same,
+    drawn ones follow the same law.
 
     `return_dict_in_generate` returns an object with `sequences` and what the `output_...` options ask for (output.py).
     """

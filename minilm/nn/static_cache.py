@@ -57,6 +57,15 @@ class StaticCache(KeyValueCache):
         """The length of the longest row."""
         return int(self.lengths.max())
 
+    @property
+    def buffers(self) -> tuple:
+        """Each layer's keys, then each layer's values, (rows, Hk, capacity, D); None where none have come yet."""
+        return (*self._keys, *self._values)
+
+    def count(self, count: int) -> None:
+        """Counts `count` tokens a row that were written to the buffers of all layers."""
+        self._lengths += count
+
     def positions(self, n: int) -> np.ndarray:
         """The positions (rows, n) of the next n tokens of each row."""
         return self.lengths[:, None] + np.arange(n)
