@@ -455,3 +455,22 @@ def test_float64_stays_float64_and_agrees():
     out = twin(ids, targets=ids)
     assert out.logits.dtype == out.loss.dtype == np.float64
     np.testing.assert_allclose(model(ids).logits.data, out.logits.data, atol=2e-5)
+
+
+def test_tokens_of_generation_config_come_before_the_configs(tmp_path):
+    model = tiny(eos_token_id=5)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [7, 9], "bos_token_id": None, "temperature": 0.6, "do_sample": True}))
+    config = GPT2.from_pretrained(tmp_path).config
+    assert (config.eos_token_id, config.bos_token_id) == ([7, 9], None)
+    path.unlink()
+    assert GPT2.from_pretrained(tmp_path).config.eos_token_id == 5
+    for text, message in (
+        ("{", "no intact JSON"),
+        ("[]", "no JSON object"),
+        ('{"eos_token_id": "a"}', "'a'; expected"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"generation_config.json.*{message}"):
+            GPT2.from_pretrained(tmp_path)

@@ -23,6 +23,13 @@ from .field_types import check_fields
 __all__ = ["Config", "PretrainedModel", "naming", "read_config", "room_for"]
 
 
+# What generation_config.json says of tokens; the ways to decode that it may name are left to whoever calls `generate`.
+_GENERATION = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "bad_words_ids",
+)  # fmt: skip
+
+
 class Config:
     """Base of the model configs: dataclasses whose fields are the keys of transformers' config.json."""
 
@@ -70,8 +77,7 @@ class PretrainedModel(nn.Module):
         kind = {"architectures": [self.architecture], "dtype": next(self.parameters()).dtype.name}
         _write_json(folder / "config.json", {**kind, **self.config.to_dict()})
         if hasattr(self, "generate"):
-            names = [f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")]
-            found = {name: getattr(self.config, name, None) for name in (*names, "bad_words_ids")}
+            found = {name: getattr(self.config, name, None) for name in _GENERATION}
             _write_json(folder / "generation_config.json", {k: v for k, v in found.items() if v is not None})
         save_weights(folder / "model.safetensors", self.state_dict())
 
@@ -82,10 +88,13 @@ class PretrainedModel(nn.Module):
         Weights come from model.safetensors or from the files that model.safetensors.index.json names, in any dtype, and
         each is read once, into its place. Names are accepted with and without the family's prefix. Raises
         FileNotFoundError for a folder without config.json or weights, KeyError or ValueError (every name listed) for
-        weights that do not fit, ValueError for a config that is damaged, or of a far larger model than the weights.
+        weights that do not fit, ValueError for a config that is damaged, or of a far larger model than the weights. The
+        tokens that begin and end a text are generation_config.json's where it names them, as in transformers.
         """
         path = Path(folder) / "config.json"
         values = read_config(folder)
+        if hasattr(cls, "generate"):
+            values |= _read_generation_config(Path(folder) / "generation_config.json")
         with naming(path):
             config = cls.config_class.from_dict(values)
         weights = map_weights(folder)
@@ -119,6 +128,23 @@ def read_config(folder: str | os.PathLike) -> dict:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json; is it a model's or a finished run's folder?")
+    return _read_json(path)
+
+
+def _read_generation_config(path: Path) -> dict:
+    """The tokens that a generation_config.json names, if there is one; ValueError for what is no token."""
+    if not path.is_file():
+        return {}
+    found = {name: value for name, value in _read_json(path).items() if name in _GENERATION and value is not None}
+    for name, value in found.items():
+        words = value if name == "bad_words_ids" else [value if isinstance(value, list) else [value]]
+        lists = isinstance(words, list) and all(isinstance(word, list) for word in words)
+        if not lists or not all(type(token) is int for word in words for token in word):
+            raise ValueError(f"{path}: {name} is {value!r}; expected tokens, which are integers")
+    return found
+
+
+def _read_json(path: Path) -> dict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of the encoding, of JSON, of a number too long to be read
