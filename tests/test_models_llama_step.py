@@ -10,6 +10,7 @@ import minilm
 from minilm import nn
 from minilm.backend import Generator
 from minilm.models import Llama, LlamaConfig, Mistral, MistralConfig, Qwen2, Qwen2Config, llama_step
+from minilm.models.llama import MLP
 
 
 def _step_model(case: str):
@@ -79,7 +80,30 @@ class _Doubled(nn.Linear):
         return 2 * super().forward(x, activation)
 
 
-@pytest.mark.parametrize("change", [_watch, _exchange, lambda model: model.to("float64")])
+def _exchange_mlp(model):
+    old = model.model.layers[1].mlp
+    new = _Halved(model.config, None)
+    new.load_state_dict(old.state_dict())
+    model.model.layers[1].mlp = new
+
+
+class _Halved(MLP):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def _other_eps(model):
+    model.model.layers[1].post_attention_layernorm.eps = 0.5
+
+
+def _own_forward(model):
+    layer = model.model.layers[2]
+    layer.forward = lambda x, *rest: type(layer).forward(layer, x, *rest) * 2
+
+
+@pytest.mark.parametrize(
+    "change", [_watch, _exchange, _exchange_mlp, _other_eps, _own_forward, lambda model: model.to("float64")]
+)
 def test_layers_that_are_watched_or_not_their_own_are_called(change):
     model, ids = _step_model("llama"), Generator(0).integers(0, 50, (1, 8))
     change(model)

@@ -274,7 +274,9 @@ class Llama(CausalLM):
         rotary = self._rotary_tables(positions, x.dtype, ids.shape[1] + (0 if cache is None else len(cache)))
         states, attentions = [], [] if output_attentions else None
         watched = output_hidden_states or output_attentions
-        stepped = None if watched else step_through_layers(self.model, x, rotary, mask, cache)
+        stepped = (
+            None if watched else step_through_layers(self.model, (DecoderLayer, Attention, MLP), x, rotary, mask, cache)
+        )
         for layer in self.model.layers if stepped is None else ():
             states.append(x)
             x = layer(x, rotary, mask, cache, attentions)

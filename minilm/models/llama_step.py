@@ -24,8 +24,11 @@ __all__ = ["step_through_layers"]
 _prepared: WeakKeyDictionary = WeakKeyDictionary()  # a model's layers -> their arrays, as they were, and `StepWeights`
 
 
-def step_through_layers(model, x: Tensor, rotary: tuple, mask: dict, cache) -> Tensor | None:
-    """x (1, 1, C) after `model.layers`, its keys and values in the cache; None, and nothing done, where it can't."""
+def step_through_layers(model, kinds: tuple, x: Tensor, rotary: tuple, mask: dict, cache) -> Tensor | None:
+    """x (1, 1, C) after `model.layers`, its keys and values in the cache; None, and nothing done, where it can't.
+
+    `kinds` are the classes that a layer, its attention and its MLP have unless somebody exchanged them.
+    """
     if type(cache) is not KeyValueCache or not len(cache) or mask or x.shape[:2] != (1, 1):
         return None
     if (
@@ -37,7 +40,7 @@ def step_through_layers(model, x: Tensor, rotary: tuple, mask: dict, cache) -> T
     ):
         return None
     config = model.layers[0].self_attn
-    arrays = _arrays(model.layers)
+    arrays = _arrays(model.layers, kinds)
     if arrays is None or x.dtype != np.float32:
         return None
     known, weights = _prepared.get(model.layers, ((), None))
@@ -60,9 +63,10 @@ def _is_matrix(array) -> bool:
     return array is not None and array.ndim == 2 and array.dtype == np.float32
 
 
-def _arrays(layers) -> list | None:
+def _arrays(layers, kinds: tuple) -> list | None:
     """`WEIGHTS` of all layers one after the other; None where a layer is not what it was made as, or has hooks."""
-    found = []
+    found, first = [], layers[0]
+    shared = first.self_attn.n_head, first.input_layernorm.eps, first.input_layernorm.eps
     for layer in layers:
         attention, mlp = layer.self_attn, layer.mlp
         parts = (
@@ -70,9 +74,11 @@ def _arrays(layers) -> list | None:
             mlp.gate_proj, mlp.up_proj, mlp.down_proj,
         )  # fmt: skip
         norms = layer.input_layernorm, layer.post_attention_layernorm
-        if mlp.act is not ops.silu or any(
-            "_forward_hooks" in m.__dict__ for m in (layer, attention, mlp, *parts, *norms)
-        ):
+        own = (type(layer), type(attention), type(mlp), *map(type, norms)) == (*kinds, nn.RMSNorm, nn.RMSNorm)
+        if not own or mlp.act is not ops.silu or (attention.n_head, *(norm.eps for norm in norms)) != shared:
+            return None
+        modules = (layer, attention, mlp, *parts, *norms)
+        if any("_forward_hooks" in module.__dict__ or "forward" in module.__dict__ for module in modules):
             return None
         matrices = []
         for part in parts:
