@@ -9,26 +9,15 @@ from ..chunks import SERIAL_BELOW
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
+from .scalars import step_scalars
 
 
 @register("adamw", name="cpu", device="cpu", dtypes=("float32", "float64"))
 def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay, step, decoupled, grad_scale):
     table = ArrayTable.of(params, grads, exp_avgs, exp_avg_sqs)
     like = params[0].reshape(-1)[:0]
-    beta1, beta2 = betas
-    # What doesn't change within a step is computed here, in double precision, and rounded once.
-    scalars = (
-        grad_scale,
-        1 - lr * weight_decay if decoupled else 1.0,
-        0.0 if decoupled else weight_decay,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        lr / (1 - beta1**step),
-        1 / (1 - beta2**step) ** 0.5,
-        eps,
-    )
-    scalars = np.array(scalars, like.dtype)
+    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "step": step}
+    scalars = np.array(step_scalars(**settings, decoupled=decoupled, grad_scale=grad_scale), like.dtype)
     parts = 1 if table.sizes.sum() < SERIAL_BELOW else len(table.owner)
     _update_all(parts, table.addresses, table.sizes, table.owner, table.first, like, scalars)
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..cuda.array_table import CHUNK, ArrayTable
 from ..cuda.launching import DTYPES, program
 from ..registry import array_module, register
+from .scalars import step_scalars
 
 __all__ = ["scalars", "update"]
 
@@ -22,26 +23,9 @@ def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay,
     update(params, grads, exp_avgs, exp_avg_sqs, values)
 
 
-def scalars(*, lr, betas, eps, weight_decay, step, decoupled, grad_scale) -> tuple:
-    """What a step's formula takes of the settings of `adamw`: nine numbers of float32, in the kernel's order.
-
-    >>> [float(x) for x in scalars(
-    ...     lr=0.5, betas=(0.5, 0.75), eps=0.25, weight_decay=1.0, step=1, decoupled=True, grad_scale=1.0)]
-    [1.0, 0.5, 0.0, 0.5, 0.75, 0.25, 1.0, 2.0, 0.25]
-    """
-    beta1, beta2 = betas
-    values = (
-        grad_scale,
-        1 - lr * weight_decay if decoupled else 1.0,
-        0.0 if decoupled else weight_decay,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        lr / (1 - beta1**step),
-        1 / (1 - beta2**step) ** 0.5,
-        eps,
-    )
-    return tuple([np.float32(value) for value in values])
+def scalars(**settings) -> tuple:
+    """`step_scalars` in float32, as the kernel takes them."""
+    return tuple([np.float32(value) for value in step_scalars(**settings)])
 
 
 def update(params, grads, exp_avgs, exp_avg_sqs, values) -> None:

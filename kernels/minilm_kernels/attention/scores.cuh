@@ -4,6 +4,7 @@
 // but a scale above zero changes them, the products stay as they are, and scale and log2 e go into the argument of exp2,
 // a multiplication and a subtraction in one instruction.
 #pragma once
+#include "philox.cuh"
 #include "tiles.cuh"
 
 constexpr bool CHANGED = SOFT_CAP || BIAS || ALIBI || ANY_SCALE;
@@ -43,23 +44,11 @@ struct Modifier {
     }
 };
 
-// Four random words, Philox-4x32 with ten rounds (Salmon et al. 2011), as ../dropout/reference.py has them, each made one
-// bit: whether the weight is kept.
+// The four random words of a counter, as ../dropout/reference.py has them, each made one bit: whether the weight is kept.
 __device__ __forceinline__ u32 four_kept(const Problem& p, u64 counter) {
-    const u64 seed = p.seed_at != nullptr ? *p.seed_at : p.seed;
-    u32 c0 = u32(counter), c1 = u32(counter >> 32), c2 = 0, c3 = 0, k0 = u32(seed), k1 = u32(seed >> 32);
-#pragma unroll
-    for (int i = 0; i < 10; ++i) {
-        const u64 first = u64(c0) * 0xD2511F53u, second = u64(c2) * 0xCD9E8D57u;
-        c0 = u32(second >> 32) ^ c1 ^ k0;
-        c1 = u32(second);
-        c2 = u32(first >> 32) ^ c3 ^ k1;
-        c3 = u32(first);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return u32(c0 >= p.threshold) | u32(c1 >= p.threshold) << 1 | u32(c2 >= p.threshold) << 2 |
-           u32(c3 >= p.threshold) << 3;
+    const uint4 words = philox(counter, 0, p.seed_at != nullptr ? *p.seed_at : p.seed);
+    return u32(words.x >= p.threshold) | u32(words.y >= p.threshold) << 1 | u32(words.z >= p.threshold) << 2 |
+           u32(words.w >= p.threshold) << 3;
 }
 
 // The counter of query t's first four keys; the next fours follow.
