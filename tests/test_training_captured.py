@@ -9,6 +9,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from minilm_kernels import adamw, device_numbers
+from minilm_kernels.adamw import cuda as adamw_cuda
+from minilm_kernels.global_norm import cuda as norm_cuda
 from minilm_kernels.recording import recording
 
 import minilm
@@ -71,18 +73,20 @@ def test_as_the_plain_step(settings):
     ("precision", "dropout"), [("fp32", 0.0), ("bf16", 0.0), ("fp16", 0.0), ("fp32", 0.2), ("bf16", 0.2)]
 )
 def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout):
-    def squares(x):
-        return (x.astype("float64") ** 2).sum()
+    def norm(arrays):
+        return cuda_standin.asarray(device_numbers.norm([x.get() for x in arrays]))
 
-    def update(p, g, m, v, numbers, *fixed):
-        arrays = [x.get() for x in (p, g, m, v, numbers)]
-        device_numbers._by_numpy(*arrays, *fixed)
-        for there, x in zip((p, m, v), (arrays[0], *arrays[2:4])):
-            there[...] = cuda_standin.asarray(x)
+    def step(*lists, lr, step, grad_scale, **fixed):
+        numbers = {"lr": lr.get(), "step": step.get(), "grad_scale": grad_scale.get()}
+        host = [[x.get() for x in arrays] for arrays in lists]
+        device_numbers.adamw(*host, **numbers, **fixed)
+        for there, here in zip(lists, host):
+            for x, y in zip(there, here):
+                x[...] = cuda_standin.asarray(y)
 
     # The stand-in compiles no kernels, and records nothing.
-    monkeypatch.setattr(device_numbers, "_squares", lambda: squares)
-    monkeypatch.setattr(device_numbers, "_by_cupy", lambda: update)
+    monkeypatch.setattr(norm_cuda, "norm_on_card", norm)
+    monkeypatch.setattr(adamw_cuda, "step_on_card", step)
     monkeypatch.setattr(backend.Graph, "_on_cuda", lambda graph, arrays: graph.function(*map(_on_cuda, arrays)))
     settings = {"device": "cuda", "precision": precision, "dropout": dropout}
     plain, captured = (make(captured, **settings) for captured in (False, True))

@@ -1,15 +1,15 @@
 """The optimiser's step where no number of it is known to the host: norm, clipping, AdamW, for a recorded CUDA graph.
 
-`lr`, `step` and `grad_scale` are arrays without axes, read when the kernels run. Array code that runs on NumPy as well,
-which is how it is tested; on CuPy each parameter's update is one kernel.
+Norms, learning rates and the like are float64 arrays without axes, read when the kernels run. With NumPy's arrays they
+are the host's, and the operations of the same names are called with them.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
+from . import adamw as operation
+from . import global_norm
 from .registry import array_module
 
 __all__ = ["adamw", "clip_coefficient", "norm", "together"]
@@ -17,10 +17,11 @@ __all__ = ["adamw", "clip_coefficient", "norm", "together"]
 
 def norm(arrays):
     """The length of all arrays taken as one vector, float64 without axes; NaN or infinite if an element is."""
-    xp = array_module(arrays[0])
-    if xp is np:
-        return np.sqrt(np.stack([np.square(x, dtype=np.float64).sum() for x in arrays]).sum())[()]
-    return xp.sqrt(together([_squares()(x) for x in arrays], np.float64).sum())
+    if array_module(arrays[0]) is np:
+        return np.float64(global_norm(arrays))
+    from .global_norm.cuda import norm_on_card
+
+    return norm_on_card(arrays)
 
 
 def together(numbers, dtype):
@@ -38,57 +39,12 @@ def clip_coefficient(length, max_norm: float):
     return xp.where(xp.isfinite(length), clipped, xp.nan)
 
 
-def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, step, grad_scale, betas, eps, weight_decay, decoupled) -> None:
+def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, step, grad_scale, **fixed) -> None:
     """`minilm_kernels.adamw`, with numbers that are float64 arrays; where `grad_scale` is NaN it changes nothing."""
-    xp, dtype = array_module(params[0]), params[0].dtype
-    beta1, beta2 = betas
-    decay = lr * weight_decay if decoupled else xp.full_like(lr, weight_decay)
-    numbers = lr / (1 - beta1**step), 1 / xp.sqrt(1 - beta2**step), decay, grad_scale
-    numbers = together(numbers, dtype)
-    update = _by_numpy if xp is np else _by_cupy()
-    fixed = dtype.type(1 - beta1), dtype.type(beta2), dtype.type(1 - beta2), dtype.type(eps)
-    for arrays in zip(params, grads, exp_avgs, exp_avg_sqs):
-        update(*arrays, numbers, *fixed, decoupled)
+    if array_module(params[0]) is not np:
+        from .adamw.cuda import step_on_card
 
-
-def _by_numpy(p, g, m, v, numbers, rest1, beta2, rest2, eps, decoupled) -> None:
-    step_size, root_correction, decay, grad_scale = numbers
-    if np.isnan(grad_scale):
-        return
-    g = g * grad_scale
-    if decoupled:
-        p *= 1 - decay
-    else:
-        g = g + decay * p
-    m += rest1 * (g - m)
-    v *= beta2
-    v += rest2 * g * g
-    p -= step_size * m / (np.sqrt(v) * root_correction + eps)
-
-
-@cache
-def _by_cupy():
-    import cupy
-
-    kernel = cupy.ElementwiseKernel(
-        "T g, raw T numbers, T rest1, T beta2, T rest2, T eps, bool decoupled",
-        "T p, T m, T v",
-        """
-        if (!isnan(numbers[3])) {
-            T scaled = g * numbers[3];
-            if (decoupled) p *= 1 - numbers[2]; else scaled += numbers[2] * p;
-            m += rest1 * (scaled - m);
-            v = beta2 * v + rest2 * scaled * scaled;
-            p -= numbers[0] * m / (sqrt(v) * numbers[1] + eps);
-        }
-        """,
-        "adamw_by_device_numbers",
-    )
-    return lambda p, g, m, v, numbers, *fixed: kernel(g, numbers, *fixed, p, m, v)
-
-
-@cache
-def _squares():
-    import cupy
-
-    return cupy.ReductionKernel("T x", "float64 y", "(double)x * (double)x", "a + b", "y = a", "0", "sum_of_squares")
+        step_on_card(params, grads, exp_avgs, exp_avg_sqs, lr=lr, step=step, grad_scale=grad_scale, **fixed)
+    elif not np.isnan(grad_scale):
+        numbers = {"lr": float(lr), "step": int(step), "grad_scale": float(grad_scale)}
+        operation(params, grads, exp_avgs, exp_avg_sqs, **numbers, **fixed)

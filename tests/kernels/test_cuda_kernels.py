@@ -157,14 +157,20 @@ def test_the_same_bits_in_any_order_of_threads(emulated, rng):
     assert found[0] == found[1]
 
 
-def test_a_step_takes_its_scalars_from_the_card(emulated, rng):
-    settings = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "step": 2, "decoupled": True}
-    values = adamw_cuda.scalars(**settings, grad_scale=0.5)
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_a_step_takes_its_scalars_from_the_card(emulated, decoupled):
+    numbers = {"lr": 0.1, "step": 7.0, "grad_scale": 0.5}
+    fixed = {"betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "decoupled": decoupled}
+    draws = np.abs(np.random.default_rng(0).standard_normal((4, 9000)).astype(np.float32))
     found = []
-    for given in (values, np.array(values, np.float32)):
-        lists = [[np.abs(draw)] for draw in np.random.default_rng(0).standard_normal((4, 9000)).astype(np.float32)]
-        with emulated() as emulator:
-            adamw_cuda.update(*lists, given)
-        assert emulator.launches == ["adamw"]
-        found.append([array.tobytes() for (array,) in lists])
+    with emulated() as emulator:
+        for step in (adamw_cuda.adamw, adamw_cuda.step_on_card):
+            wrap = float if step is adamw_cuda.adamw else np.array
+            lists = [[draw.copy()] for draw in draws]
+            step(*lists, **{name: wrap(number) for name, number in numbers.items()}, **fixed)
+            found.append([array.tobytes() for (array,) in lists])
+        assert emulator.launches == ["adamw", "adamw_scalars", "adamw"]
+        lists = [[draw.copy()] for draw in draws]
+        adamw_cuda.step_on_card(*lists, lr=np.array(0.1), step=np.array(7.0), grad_scale=np.array(np.nan), **fixed)
     assert found[0] == found[1]
+    np.testing.assert_array_equal([array for (array,) in lists], draws)
