@@ -21,6 +21,7 @@ from .add_layer_norm import add_layer_norm, add_layer_norm_backward
 from .add_rms_norm import add_rms_norm, add_rms_norm_backward
 from .ahead import compile_ahead
 from .attention import attention, attention_backward
+from .column_sums import column_sums
 from .cross_entropy import cross_entropy, cross_entropy_backward
 from .cross_entropy_with_gradient import cross_entropy_with_gradient
 from .decoder_step import decoder_step
@@ -52,6 +53,7 @@ __all__ = [
     "add_rms_norm_backward",
     "attention",
     "attention_backward",
+    "column_sums",
     "compile_ahead",
     "cross_entropy",
     "cross_entropy_backward",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cuda.column_sums import column_sums
+from ..column_sums.cuda import add_strips
 from ..cuda.launching import DTYPES, contiguous, pack_width, program, row_threads
 from ..cuda.program import device_properties
 from ..registry import array_module, register
@@ -47,7 +47,7 @@ def norm_backward(g, g_total, x, weight, mean, rstd, needs, *, centered: bool):
     kernel = _program(x.dtype, width, centered).kernel("norm_backward")
     arguments = g, g_total, x, weight, mean, rstd, dx, *sums, np.int32(rows), np.int32(columns)
     kernel(strips, threads, arguments, shared_bytes=4 * padded * sum(map(bool, needs[1:])))
-    return dx, *[None if part is None else column_sums(part, x.dtype) for part in sums]
+    return dx, *[None if part is None else add_strips(part, x.dtype) for part in sums]
 
 
 def _results(x, needs):

@@ -64,7 +64,7 @@ extern "C" __global__ __launch_bounds__(256) void norm_forward(const SCALAR* x, 
 }
 
 // dx of every row, plus g_total if there is one; and for each block the sums over its rows of g n and of g, which
-// `norm_column_sums` adds up. Rows go round: block b takes rows b, b + gridDim.x, ... Shared memory: a float a column
+// `add_strips` adds up. Rows go round: block b takes rows b, b + gridDim.x, ... Shared memory: a float a column
 // for each of the two sums that is wanted, in the order in which threads use them, so that no banks conflict.
 extern "C" __global__ __launch_bounds__(256, 3) void norm_backward(const SCALAR* g, const SCALAR* g_total, const SCALAR* x,
                                                                 const SCALAR* weight, const SCALAR* mean_in,
