@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "seed"]
+import numpy as np
+
+__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "seed", "wide"]
 
 
 def is_floating(name: str, array) -> None:
@@ -32,6 +34,11 @@ def matches(name: str, array, shape: tuple[int, ...], dtype) -> None:
         raise TypeError(f"{name} is {array.dtype}; expected {dtype} like the others: use {name}.astype('{dtype}')")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+
+
+def wide(array):
+    """The dtype of what is summed up of an array: its own, or float32 where it has 16 bits."""
+    return np.dtype(np.float32) if array.itemsize == 2 else array.dtype
 
 
 def is_step(step: int, betas: tuple[float, float]) -> None:

@@ -13,9 +13,17 @@ __all__ = ["OPERATIONS", "STATISTICS", "is_half", "through_float32"]
 
 # What mixed precision runs in a low precision. (Not the operations that change their arguments in place.)
 OPERATIONS = {
-    f"{name}{suffix}" for name in ("attention", "dropout", "gelu", "rotary", "swiglu") for suffix in ("", "_backward")
+    f"{name}{suffix}"
+    for name in ("attention", "cross_entropy", "dropout", "gelu", "linear_cross_entropy", "rotary", "swiglu")
+    for suffix in ("", "_backward")
 }
-STATISTICS = {"attention": (1,)}  # results that stay float32: the backward pass takes exponentials of them
+# Results that stay float32: losses, and what the backward pass takes exponentials of.
+STATISTICS = {
+    "attention": (1,),
+    "cross_entropy": (0, 1),
+    "cross_entropy_with_gradient": (0, 1),
+    "linear_cross_entropy": (0, 1),
+}
 
 
 def is_half(dtype) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import minilm_kernels as kernels
+from minilm_kernels.checks import wide
 from minilm_kernels.cross_entropy import out_of_range
 from minilm_kernels.portable import check_range, unchecked_ranges
 
@@ -22,7 +23,7 @@ __all__ = ["cross_entropy", "linear_cross_entropy"]
 _REDUCTIONS = ("mean", "sum", "none")
 
 
-@op(keeps=("logsumexp",), precision="float32")
+@op(keeps=("logsumexp",))
 def _cross_entropy(logits: Array, targets, ignore_index, label_smoothing, reduction):
     rows = logits.reshape(-1, logits.shape[-1])
     losses, logsumexp = kernels.cross_entropy(
@@ -36,7 +37,7 @@ def _cross_entropy(logits: Array, targets, ignore_index, label_smoothing, reduct
 
 @_cross_entropy.gradient
 def _(g, logits, logsumexp, targets, ignore_index, label_smoothing, reduction):
-    each = _each(g, targets, ignore_index, reduction, logits.dtype)
+    each = _each(g, targets, ignore_index, reduction, logsumexp.dtype)
     rows = logits.reshape(-1, logits.shape[-1])
     with unchecked_ranges():  # the forward pass has looked at them
         dlogits = kernels.cross_entropy_backward(
@@ -49,6 +50,7 @@ def _(g, logits, logsumexp, targets, ignore_index, label_smoothing, reduction):
 def _(logits, targets, ignore_index, label_smoothing, reduction):
     xp = array_module(targets)
     counted = targets != ignore_index
+    logits = logits.to("float32") if logits.dtype.itemsize == 2 else logits
     logp = log_softmax(logits, -1)
     with unchecked_ranges():
         chosen = gather(logp, xp.where(counted, targets, 0)[..., None], -1)[..., 0]
@@ -81,21 +83,22 @@ def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: fl
 
     logits (..., V), targets (...) integers 0..V-1: the classes are the last axis (torch puts them second). With
     `label_smoothing` s the target distribution is 1 - s on the target plus s / V on every class. `reduction` is
-    "mean", "sum" or "none". Raises ValueError for a target out of range.
+    "mean", "sum" or "none". The loss is float32 where the logits have 16 bits. Raises ValueError for a target out of
+    range.
     """
     targets, looked_at = _checked(logits, "logits", logits.shape[-1], targets, ignore_index, label_smoothing, reduction)
     with looked_at:
         return _cross_entropy(logits, targets, ignore_index, label_smoothing, reduction)
 
 
-@op(keeps=("dx", "dweight", "dbias"), precision="float32")
+@op(keeps=("dx", "dweight", "dbias"), precision="low")
 def _linear_cross_entropy(
     x: Array, weight: Array, bias: Array, targets, ignore_index, label_smoothing, reduction, chunk, ahead
 ):
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
     if ahead:
-        settings["g"] = _each(1.0, targets, ignore_index, reduction, x.dtype)
+        settings["g"] = _each(1.0, targets, ignore_index, reduction, wide(x))
     losses, _, *gradients = kernels.linear_cross_entropy(rows, weight, flat, **settings)
     dx, dweight, dbias = gradients or (None, None, None)
     if reduction == "none":
@@ -107,7 +110,7 @@ def _linear_cross_entropy(
 @_linear_cross_entropy.gradient
 def _(g, x, weight, bias, dx, dweight, dbias, targets, ignore_index, label_smoothing, reduction, chunk):
     if dx is None:
-        each = _each(g, targets, ignore_index, reduction, x.dtype)
+        each = _each(g, targets, ignore_index, reduction, wide(x))
         settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
         rows = x.reshape(-1, x.shape[-1])
         with unchecked_ranges():

@@ -136,7 +136,7 @@ def test_a_wrong_target_gives_nan(emulated, rng):
     settings = {"ignore_index": -100, "label_smoothing": 0.1}
     with emulated():
         losses, logsumexp = cross_entropy_cuda.cross_entropy(logits, targets, **settings)
-        dlogits = cross_entropy_cuda.cross_entropy_backward(g, logits, targets, logsumexp, **settings)
+        dlogits = cross_entropy_cuda.cross_entropy_backward(logits, g, targets, logsumexp, **settings)
     np.testing.assert_array_equal(np.isnan(losses), [False, True, False, True, False])
     np.testing.assert_array_equal(np.isnan(dlogits).all(axis=1), [False, True, False, True, False])
     assert not dlogits[2].any()

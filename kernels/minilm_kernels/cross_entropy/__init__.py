@@ -14,8 +14,8 @@ def cross_entropy(logits, targets, *, ignore_index=-100, label_smoothing=0.0, im
     target's weight that is spread evenly over all V classes (Szegedy et al. 2015, arXiv:1512.00567).
 
     `logits` (N, V) of any floating dtype, `targets` (N,) integers in [0, V), or `ignore_index` for rows that don't
-    count: their loss is 0. Returns (losses (N,), logsumexp (N,)); the mean or sum is the caller's. ValueError for a
-    target out of range, by its row.
+    count: their loss is 0. Returns (losses (N,), logsumexp (N,)), float32 where the logits have 16 bits; the mean or
+    sum is the caller's. ValueError for a target out of range, by its row.
 
     >>> losses, logsumexp = cross_entropy(np.log([[1.0, 3.0], [1.0, 1.0]]), np.array([1, -100]))
     >>> losses, np.exp(logsumexp)
@@ -33,7 +33,8 @@ def cross_entropy_backward(
 
     dlogits = g (softmax(x) - (1 - s) onehot(target) - s / V), zero in the rows that are ignored.
 
-    `logsumexp` (N,) is the forward pass's; the other arguments are those that it had. Returns dlogits (N, V).
+    `logsumexp` (N,) is the forward pass's, and `g` of its dtype; the other arguments are those that it had. Returns
+    dlogits (N, V), like the logits.
 
     >>> logits, targets = np.log([[1.0, 3.0]]), np.array([1])
     >>> losses, logsumexp = cross_entropy(logits, targets)
@@ -41,10 +42,10 @@ def cross_entropy_backward(
     array([[ 0.25, -0.25]])
     """
     _check(logits, targets, label_smoothing)
-    checks.matches("g", g, logits.shape[:1], logits.dtype)
-    checks.matches("logsumexp", logsumexp, logits.shape[:1], logits.dtype)
+    checks.matches("g", g, logits.shape[:1], checks.wide(logits))
+    checks.matches("logsumexp", logsumexp, logits.shape[:1], checks.wide(logits))
     settings = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    return registry.call("cross_entropy_backward", implementation, g, logits, targets, logsumexp, **settings)
+    return registry.call("cross_entropy_backward", implementation, logits, g, targets, logsumexp, **settings)
 
 
 def out_of_range(row: int, target: int, classes: int, ignore_index: int) -> ValueError:

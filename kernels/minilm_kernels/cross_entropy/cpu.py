@@ -30,7 +30,7 @@ def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
 
 
 @register("cross_entropy_backward", name="cpu", device="cpu", dtypes=("float32",))
-def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label_smoothing):
+def cross_entropy_backward(logits, g, targets, logsumexp, *, ignore_index, label_smoothing):
     logits = np.ascontiguousarray(logits)
     dlogits = np.empty_like(logits)
     arrays = np.ascontiguousarray(g), logits, np.ascontiguousarray(targets, np.int64), np.ascontiguousarray(logsumexp)

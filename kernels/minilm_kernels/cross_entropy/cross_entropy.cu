@@ -5,8 +5,8 @@
 // and dlogits is null; dlogits may be the logits. A target that names no class makes the row's results NaN: to raise an
 // error the host would have to wait for the card.
 extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* logits, const i64* targets,
-                                                                const SCALAR* g, const SCALAR* given, SCALAR* losses,
-                                                                SCALAR* logsumexp_out, SCALAR* dlogits, int columns,
+                                                                const float* g, const float* given, float* losses,
+                                                                float* logsumexp_out, SCALAR* dlogits, int columns,
                                                                 i64 ignore_index, float smoothing, bool packed) {
     __shared__ float scratch[16];
     const i64 start = i64(blockIdx.x) * columns, target = targets[blockIdx.x];
@@ -15,7 +15,7 @@ extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* lo
 
     float logsumexp;
     if (given) {
-        logsumexp = to_float(given[blockIdx.x]);
+        logsumexp = given[blockIdx.x];
     } else {
         RunningSum running;
         float sum = 0;
@@ -32,13 +32,13 @@ extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* lo
             if (wrong) loss = NAN;
             else if (counted) loss = logsumexp - (1 - smoothing) * to_float(row[target]);
             if (counted && smoothing != 0) loss -= smoothing * (sum / columns);
-            if (losses) losses[blockIdx.x] = from_float<SCALAR>(loss);
-            if (logsumexp_out) logsumexp_out[blockIdx.x] = from_float<SCALAR>(logsumexp);
+            if (losses) losses[blockIdx.x] = loss;
+            if (logsumexp_out) logsumexp_out[blockIdx.x] = logsumexp;
         }
     }
     if (!dlogits) return;
     __syncthreads();  // the gradient may take the logits' place, of which the first thread reads the target's
-    const float arriving = wrong ? NAN : to_float(g[blockIdx.x]), spread = smoothing / columns;
+    const float arriving = wrong ? NAN : g[blockIdx.x], spread = smoothing / columns;
     for_each_pack(row, columns, packed, [&](auto& x, int first) {
         constexpr int N = sizeof(x) / sizeof(float);
         float d[N];

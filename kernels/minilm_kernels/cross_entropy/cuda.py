@@ -17,25 +17,26 @@ __all__ = ["loss_and_gradient"]
 @register("cross_entropy", name="cuda", device="cuda", dtypes=DTYPES)
 def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
     xp = array_module(logits)
-    losses, logsumexp = (xp.empty(len(logits), logits.dtype) for _ in range(2))
+    losses, logsumexp = (xp.empty(len(logits), np.float32) for _ in range(2))
     (logits,) = contiguous(xp, logits)
     loss_and_gradient(logits, targets, None, None, losses, logsumexp, None, ignore_index, label_smoothing)
     return losses, logsumexp
 
 
 @register("cross_entropy_backward", name="cuda", device="cuda", dtypes=DTYPES)
-def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label_smoothing):
+def cross_entropy_backward(logits, g, targets, logsumexp, *, ignore_index, label_smoothing):
     xp = array_module(logits)
     g, logits, logsumexp = contiguous(xp, g, logits, logsumexp)
     dlogits = xp.empty(logits.shape, logits.dtype)
-    # Of 16 bits, logsumexp is off by percents of a probability, and is computed anew.
-    given = logsumexp if logits.itemsize == 4 else None
-    loss_and_gradient(logits, targets, g, given, None, None, dlogits, ignore_index, label_smoothing)
+    loss_and_gradient(logits, targets, g, logsumexp, None, None, dlogits, ignore_index, label_smoothing)
     return dlogits
 
 
 def loss_and_gradient(logits, targets, g, given, losses, logsumexp, dlogits, ignore_index, label_smoothing) -> None:
-    """Launches the kernel, which has what is None of its results left out; arrays but targets are contiguous."""
+    """Launches the kernel, which leaves out what is None of its results; arrays but targets are contiguous.
+
+    `g`, `given`, `losses` and `logsumexp` are float32, whatever the logits are.
+    """
     xp = array_module(logits)
     rows, columns = logits.shape
     targets = xp.ascontiguousarray(targets, dtype=np.int64)

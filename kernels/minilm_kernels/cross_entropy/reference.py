@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import wide
 from ..portable import check_range
 from ..registry import array_module, register
 from . import out_of_range
@@ -13,6 +14,7 @@ from . import out_of_range
 def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
     xp = array_module(logits)
     rows, classes, counted = _classes(logits, targets, ignore_index)
+    logits = logits.astype(wide(logits), copy=False)
     largest = logits.max(axis=1)
     largest = xp.where(xp.isinf(largest), 0, largest)
     with np.errstate(divide="ignore", invalid="ignore"):  # a row of nothing but -inf: log 0, and no class is possible
@@ -24,14 +26,14 @@ def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
 
 
 @register("cross_entropy_backward", name="reference")
-def cross_entropy_backward(g, logits, targets, logsumexp, *, ignore_index, label_smoothing):
+def cross_entropy_backward(logits, g, targets, logsumexp, *, ignore_index, label_smoothing):
     xp = array_module(logits)
     rows, classes, counted = _classes(logits, targets, ignore_index)
     with np.errstate(invalid="ignore"):
-        dlogits = xp.exp(logits - logsumexp[:, None])
+        dlogits = xp.exp(logits.astype(wide(logits), copy=False) - logsumexp[:, None])
     dlogits[rows, classes] -= 1 - label_smoothing
     dlogits -= label_smoothing / logits.shape[1]
-    return xp.where(counted[:, None], dlogits * g[:, None], 0)
+    return xp.where(counted[:, None], dlogits * g[:, None], 0).astype(logits.dtype, copy=False)
 
 
 def _classes(logits, targets, ignore_index):

@@ -12,11 +12,11 @@ def cross_entropy_with_gradient(
 ):
     """What `cross_entropy` and `cross_entropy_backward` compute, reading the logits from memory once instead of twice.
 
-    `logits` (N, V) of any floating dtype, `targets` (N,) integers in [0, V) or `ignore_index`; `g` (N,) of the logits'
-    dtype is the gradient that will arrive at each row's loss, known beforehand: 1/N for the mean of N rows. With
-    `overwrite` the gradient takes the place of the logits, which must be C-contiguous then. Returns (losses (N,),
-    logsumexp (N,), dlogits (N, V)). ValueError for a target out of range, by its row: what is to be overwritten may
-    have been by then.
+    `logits` (N, V) of any floating dtype, `targets` (N,) integers in [0, V) or `ignore_index`; `g` (N,) is the gradient
+    that will arrive at each row's loss, known beforehand: 1/N for the mean of N rows. With `overwrite` the gradient
+    takes the place of the logits, which must be C-contiguous then. Returns (losses (N,), logsumexp (N,), dlogits
+    (N, V)); of logits of 16 bits, `g`, losses and logsumexp are float32. ValueError for a target out of range, by its
+    row: what is to be overwritten may have been by then.
 
     >>> cross_entropy_with_gradient(np.log([[1.0, 3.0]]), np.array([1]), np.ones(1))[2]
     array([[ 0.25, -0.25]])
@@ -25,7 +25,7 @@ def cross_entropy_with_gradient(
     if logits.ndim != 2:
         raise ValueError(f"logits has shape {logits.shape}; expected (N, V): reshape it to (-1, {logits.shape[-1]})")
     checks.is_integer("targets", targets, logits.shape[:1])
-    checks.matches("g", g, logits.shape[:1], logits.dtype)
+    checks.matches("g", g, logits.shape[:1], checks.wide(logits))
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; expected a share in [0, 1]")
     if overwrite and not (logits.flags.c_contiguous and getattr(logits.flags, "writeable", True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..cross_entropy.cuda import loss_and_gradient
 from ..cuda.launching import DTYPES, contiguous
 from ..registry import array_module, register
@@ -11,7 +13,7 @@ from ..registry import array_module, register
 def cross_entropy_with_gradient(logits, targets, g, *, ignore_index, label_smoothing, overwrite):
     xp = array_module(logits)
     logits, g = contiguous(xp, logits, g)
-    losses, logsumexp = (xp.empty(len(logits), logits.dtype) for _ in range(2))
+    losses, logsumexp = (xp.empty(len(logits), np.float32) for _ in range(2))
     dlogits = logits if overwrite else xp.empty(logits.shape, logits.dtype)
     loss_and_gradient(logits, targets, g, None, losses, logsumexp, dlogits, ignore_index, label_smoothing)
     return losses, logsumexp, dlogits

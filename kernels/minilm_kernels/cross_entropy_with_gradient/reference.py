@@ -10,7 +10,7 @@ from ..registry import register
 def cross_entropy_with_gradient(logits, targets, g, *, ignore_index, label_smoothing, overwrite):
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
     losses, logsumexp = cross_entropy(logits, targets, **options)
-    dlogits = cross_entropy_backward(g, logits, targets, logsumexp, **options)
+    dlogits = cross_entropy_backward(logits, g, targets, logsumexp, **options)
     if overwrite:
         logits[...] = dlogits
         dlogits = logits

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..bench.workload import Inputs, Peer, Workload
+from ..checks import wide
+from ..cross_entropy.workload import widened
 
 
 class CrossEntropyWithGradient(Workload):
@@ -23,10 +25,13 @@ class CrossEntropyWithGradient(Workload):
         "ignored": (0.0, 0.5),
     }
 
+    float32_results = {"forward": (0, 1)}
+
     def build(self, draw, *, N, V, label_smoothing, ignored):
         targets = draw.integers(0, V, N)
         targets[draw.random.random(N) < ignored] = -100
-        return Inputs((draw.normal(N, V, scale=2), targets, draw.normal(N)), {"label_smoothing": label_smoothing})
+        logits = draw.normal(N, V, scale=2)
+        return Inputs((logits, targets, draw.normal(N).astype(wide(logits))), {"label_smoothing": label_smoothing})
 
     def flops(self, mode, *, N, V, label_smoothing, ignored):
         return N * V * 6
@@ -37,9 +42,9 @@ class CrossEntropyWithGradient(Workload):
     def torch(self, torch, mode, settings):
         def function(logits, targets, g):
             logits = logits.detach().requires_grad_()
-            smoothing = settings["label_smoothing"]
+            options = {"reduction": "none", "label_smoothing": settings["label_smoothing"]}
             with torch.enable_grad():
-                losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+                losses = torch.nn.functional.cross_entropy(widened(logits), targets, **options)
             return losses, None, *torch.autograd.grad(losses, logits, g)
 
         return [Peer("torch, both passes", function)]

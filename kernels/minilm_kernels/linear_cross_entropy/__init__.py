@@ -22,7 +22,7 @@ def linear_cross_entropy(
     """`cross_entropy` of the logits x weight^T + bias, a few rows at a time: O(chunk V) memory instead of O(N V).
 
     `x` (N, C), `weight` (V, C), `bias` (V,) or None, of one floating dtype; `targets` (N,) integers in [0, V) or
-    `ignore_index`. Returns (losses (N,), logsumexp (N,)).
+    `ignore_index`. Returns (losses (N,), logsumexp (N,)), like `g` float32 where the others have 16 bits.
 
     With `g` (N,), the gradient that will arrive at each row's loss (1/N for the mean of N rows), the gradients are
     computed while a chunk's logits are there, as in Liger-Kernel's fused loss (Hsu et al. 2024, arXiv:2410.10989):
@@ -42,7 +42,7 @@ def linear_cross_entropy(
     """
     _check(x, weight, targets, bias, label_smoothing, chunk)
     if g is not None:
-        checks.matches("g", g, x.shape[:1], x.dtype)
+        checks.matches("g", g, x.shape[:1], checks.wide(x))
     settings = {"bias": bias, "g": g, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
     return registry.call("linear_cross_entropy", implementation, x, weight, targets, **settings)
 
@@ -60,9 +60,9 @@ def linear_cross_entropy_backward(
            [-0.25]]), None)
     """
     _check(x, weight, targets, bias, label_smoothing, chunk)
-    checks.matches("g", g, x.shape[:1], x.dtype)
+    checks.matches("g", g, x.shape[:1], checks.wide(x))
     settings = {"bias": bias, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
-    return registry.call("linear_cross_entropy_backward", implementation, g, x, weight, targets, **settings)
+    return registry.call("linear_cross_entropy_backward", implementation, x, g, weight, targets, **settings)
 
 
 def rows_of_chunk(chunk: int | None, x, weight) -> int:

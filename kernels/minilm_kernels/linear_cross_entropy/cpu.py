@@ -42,7 +42,7 @@ def linear_cross_entropy(x, weight, targets, *, bias, g, ignore_index, label_smo
 
 
 @register("linear_cross_entropy_backward", name="cpu", device="cpu", dtypes=("float32",))
-def linear_cross_entropy_backward(g, x, weight, targets, *, bias, ignore_index, label_smoothing, chunk):
+def linear_cross_entropy_backward(x, g, weight, targets, *, bias, ignore_index, label_smoothing, chunk):
     settings = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "chunk": chunk}
     return linear_cross_entropy(x, weight, targets, bias=bias, g=g, **settings)[2:]
 

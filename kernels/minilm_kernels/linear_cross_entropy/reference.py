@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..column_sums.reference import column_sums
 from ..cross_entropy.reference import cross_entropy, cross_entropy_backward
 from ..products import matmul
 from ..registry import register
@@ -13,16 +14,16 @@ def linear_cross_entropy(x, weight, targets, *, bias, g, ignore_index, label_smo
     found = cross_entropy(_logits(x, weight, bias), targets, **options)
     if g is None:
         return found
-    return *found, *linear_cross_entropy_backward(g, x, weight, targets, bias=bias, chunk=chunk, **options)
+    return *found, *linear_cross_entropy_backward(x, g, weight, targets, bias=bias, chunk=chunk, **options)
 
 
 @register("linear_cross_entropy_backward", name="reference")
-def linear_cross_entropy_backward(g, x, weight, targets, *, bias, ignore_index, label_smoothing, chunk):
+def linear_cross_entropy_backward(x, g, weight, targets, *, bias, ignore_index, label_smoothing, chunk):
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
     logits = _logits(x, weight, bias)
     _, logsumexp = cross_entropy(logits, targets, **options)
-    dlogits = cross_entropy_backward(g, logits, targets, logsumexp, **options)
-    return matmul(dlogits, weight), matmul(dlogits.T, x), None if bias is None else dlogits.sum(axis=0)
+    dlogits = cross_entropy_backward(logits, g, targets, logsumexp, **options)
+    return matmul(dlogits, weight), matmul(dlogits.T, x), None if bias is None else column_sums(dlogits)
 
 
 def _logits(x, weight, bias):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..bench.workload import Inputs, Peer, Workload
+from ..cross_entropy.workload import widened
 
 
 class LinearCrossEntropy(Workload):
@@ -24,12 +25,14 @@ class LinearCrossEntropy(Workload):
         "chunk": (None, 1, 32),
     }
 
+    float32_results = {"forward": (0, 1)}
+
     def build(self, draw, *, N, C, V, label_smoothing, chunk):
         args = draw.normal(N, C), draw.normal(V, C, scale=C**-0.5), draw.integers(0, V, N)
         return Inputs(args, {"label_smoothing": label_smoothing, "chunk": chunk})
 
     def backward(self, draw, inputs, outputs):
-        return Inputs((draw.normal(len(inputs.args[0])), *inputs.args), dict(inputs.settings))
+        return Inputs((draw.normal(len(inputs.args[0])).astype(outputs[1].dtype), *inputs.args), dict(inputs.settings))
 
     def flops(self, mode, *, N, C, V, label_smoothing, chunk):
         products = {"forward": 1, "backward": 3}[mode]  # the logits again, and two gradients
@@ -45,7 +48,9 @@ class LinearCrossEntropy(Workload):
         def function(x, weight, targets):
             smoothing = settings["label_smoothing"]
             logits = torch.nn.functional.linear(x, weight)
-            return torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+            return torch.nn.functional.cross_entropy(
+                widened(logits), targets, reduction="none", label_smoothing=smoothing
+            )
 
         return [Peer("torch linear, cross_entropy", function, gradients=(0, 1))]
 
