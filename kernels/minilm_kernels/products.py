@@ -47,12 +47,14 @@ def is_tf32() -> bool:
     return _tf32.get()
 
 
-def matmul(a, b):
+def matmul(a, b, *, align_rows: bool = False):
     """a @ b over the last two axes, the others broadcast: (..., M, K) times (..., K, N) is (..., M, N).
 
     Both are arrays of one library with two axes or more, or with one, which counts as a row (left) or a column (right).
     float16 and bfloat16 are summed up in float32 and rounded once, to their own dtype. On a GPU transposed and strided
-    operands are not copied where cuBLAS can read them in place. ValueError for shapes that don't fit.
+    operands are not copied where cuBLAS can read them in place. With `align_rows` each row of a matrix made there
+    begins at a multiple of 16 bytes, with a gap before the next one if need be: products that the result is a factor of
+    take half the time then, for vocabularies of 50,257 and the like. ValueError for shapes that don't fit.
 
     >>> matmul(np.ones((2, 1, 3, 4)), np.ones((5, 4, 6))).shape
     (2, 5, 3, 6)
@@ -68,7 +70,7 @@ def matmul(a, b):
     if a.dtype != b.dtype:
         common = np.promote_types(a.dtype, b.dtype)
         a, b = a.astype(common, copy=False), b.astype(common, copy=False)
-    return _by_cublas(a, b) if a.dtype.char in _CUDA_TYPES else a @ b
+    return _by_cublas(a, b, align_rows) if a.dtype.char in _CUDA_TYPES else a @ b
 
 
 # cudaDataType_t by a dtype's character (its name takes microseconds to find): float32, float64, float16, bfloat16.
@@ -79,10 +81,11 @@ _DEFAULT_ALGORITHM = -1
 # cublasMath_t: sums that are split among blocks are added in float32 too, not in the dtype of the result.
 _NO_REDUCED_PRECISION_REDUCTION = 16
 _SCALARS = {dtype: (np.ones(1, dtype), np.zeros(1, dtype)) for dtype in ("float32", "float64")}
+_ALIGNMENT = 16  # bytes, of rows that tensor cores' fastest loads can read
 _MOST_CALLS = 8  # beyond that many products for the batch, a copy that makes one of them is cheaper
 
 
-def _by_cublas(a, b):
+def _by_cublas(a, b, align_rows: bool):
     """The product of arrays (..., M, K) and (..., K, N) of one floating dtype."""
     xp = array_module(a)
     (M, K), (K_b, N) = a.shape[-2:], b.shape[-2:]
@@ -91,7 +94,8 @@ def _by_cublas(a, b):
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if 0 in (*lead, M, N, K):
         return xp.zeros((*lead, M, N), a.dtype)
-    out = xp.empty((*lead, M, N), a.dtype)
+    gap = -N % (_ALIGNMENT // a.itemsize) if align_rows and not lead and M > 1 else 0
+    out = xp.empty((*lead, M, N + gap), a.dtype)[..., :N]
     axes = _batch_axes(lead, _strides(a, lead), _strides(b, lead))
     if math.prod(n for n, _, _ in axes) > max((n for n, _, _ in axes), default=1) * _MOST_CALLS:
         a, b = (xp.ascontiguousarray(xp.broadcast_to(x, (*lead, *x.shape[-2:]))) for x in (a, b))
@@ -139,12 +143,13 @@ def _readable(x):
 def _launch(out, sizes, axes, left, right) -> None:
     """out = left right, a call of cuBLAS for the longest axis of the batch, again for each place along the others.
 
-    The rows of `out` lie side by side, which cuBLAS takes for columns: it computes the transpose, right^T left^T.
+    The rows of `out` lie one after another, which cuBLAS takes for columns: it computes the transpose, right^T left^T.
     """
     from cupy.cuda import device
     from cupy_backends.cuda.libs import cublas
 
     (M, N, K), (a, trans_a, lda), (b, trans_b, ldb) = sizes, left, right
+    ldc = out.strides[-2] // out.itemsize if M > 1 else N
     handle = device.get_cublas_handle()
     if is_recording():
         cublas = recordable()
@@ -165,10 +170,10 @@ def _launch(out, sizes, axes, left, right) -> None:
         if count == 1:
             cublas.gemmEx(
                 handle, trans_b, trans_a, N, M, K, one, right_at, kind, ldb, left_at, kind, lda, zero,
-                out_at, kind, N, compute, _DEFAULT_ALGORITHM
+                out_at, kind, ldc, compute, _DEFAULT_ALGORITHM
             )  # fmt: skip
         else:
             cublas.gemmStridedBatchedEx(
                 handle, trans_b, trans_a, N, M, K, one, right_at, kind, ldb, stride_b, left_at, kind, lda, stride_a,
-                zero, out_at, kind, N, stride, count, compute, _DEFAULT_ALGORITHM
+                zero, out_at, kind, ldc, stride, count, compute, _DEFAULT_ALGORITHM
             )  # fmt: skip

@@ -72,7 +72,7 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
         raise ValueError(
             f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
         )
-    y = product(_rows(x), matrix)
+    y = product(_rows(x), matrix, align_rows=True)
     if bias is not None and bias.dtype == y.dtype and bias.shape == y.shape[1:]:
         kernels.add_bias(y, bias)  # nearly always
     elif bias is not None:

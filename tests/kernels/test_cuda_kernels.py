@@ -130,6 +130,24 @@ def test_dropout_reads_its_seed_where_it_lies(emulated):
     assert (found[0] != found[1]).any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_with_gaps_between_their_rows_are_read_in_place(emulated, rng, dtype):
+    wide = rng.standard_normal((5, 72)).astype(dtype)
+    logits, targets, g = wide[:, :67], np.arange(5) * 13, rng.standard_normal(5).astype(np.float32)
+    settings = {"ignore_index": -100, "label_smoothing": 0.1}
+    found = []
+    with emulated():
+        for x in (logits, logits.copy()):
+            losses, logsumexp = cross_entropy_cuda.cross_entropy(x, targets, **settings)
+            dlogits = cross_entropy_cuda.cross_entropy_backward(x, g, targets, logsumexp, **settings)
+            assert dlogits.strides == x.strides
+            found.append([losses, logsumexp, dlogits])
+    expected = minilm_kernels.cross_entropy(logits.astype(np.float64), targets, label_smoothing=0.1)
+    for array, other in zip(*found):
+        np.testing.assert_allclose(array.astype(float), other.astype(float), rtol=0.01, atol=1e-5)
+    np.testing.assert_allclose(found[0][0], expected[0], rtol=1e-5)
+
+
 def test_a_wrong_target_gives_nan(emulated, rng):
     logits = rng.standard_normal((5, 70)).astype(np.float32)
     targets, g = np.array([3, 70, -100, -1, 69]), np.ones(5, np.float32)

@@ -107,6 +107,22 @@ def test_operands_that_can_be_read_in_place_are_not_copied(cuda_standin):
     assert _calls(cuda_standin, (_as_is, (20, 1, 4, 5)), (_as_is, (1, 30, 5, 6))) == ([(68, 600)], 2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_rows_that_begin_at_multiples_of_16_bytes(cuda_standin, rng, dtype):
+    a, b = (cuda_standin.asarray(rng.standard_normal(shape).astype(dtype)) for shape in ((6, 4), (4, 13)))
+    y = matmul(a, b, align_rows=True)
+    assert y.strides == (-(-13 * dtype.itemsize // 16) * 16, dtype.itemsize)
+    np.testing.assert_array_equal(y.get(), matmul(a, b).get())
+    g = cuda_standin.asarray(rng.standard_normal((6, 13)).astype(dtype))
+    fake_cupy.cublas.calls.clear()
+    np.testing.assert_array_equal(matmul(y.T, a).get(), matmul(y.copy().T, a).get())
+    np.testing.assert_array_equal(matmul(y, b.T).get(), matmul(y.copy(), b.T).get())
+    assert len(fake_cupy.cublas.calls) == 4
+    for shape in ((1, 4), (0, 4)):  # there is no second row
+        assert matmul(a[: shape[0]], b, align_rows=True).shape == (shape[0], 13)
+    assert (y * g).shape == (6, 13)
+
+
 def test_tf32_holds_inside_its_block_for_float32_alone(cuda_standin):
     rows, columns = (_as_is, (4, 5)), (_as_is, (5, 6))
     assert not is_tf32()

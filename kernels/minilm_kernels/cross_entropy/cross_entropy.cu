@@ -2,14 +2,14 @@
 #include "rows.cuh"
 
 // `given` (or null) is a row's logsumexp where it is known; else it is computed. What is not wanted of losses, logsumexp
-// and dlogits is null; dlogits may be the logits. A target that names no class makes the row's results NaN: to raise an
+// and dlogits is null; dlogits may be the logits. Rows, of both, begin row_length numbers after each other. A target that names no class makes the row's results NaN: to raise an
 // error the host would have to wait for the card.
 extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* logits, const i64* targets,
                                                                 const float* g, const float* given, float* losses,
-                                                                float* logsumexp_out, SCALAR* dlogits, int columns,
+                                                                float* logsumexp_out, SCALAR* dlogits, int columns, i64 row_length,
                                                                 i64 ignore_index, float smoothing, bool packed) {
     __shared__ float scratch[16];
-    const i64 start = i64(blockIdx.x) * columns, target = targets[blockIdx.x];
+    const i64 start = i64(blockIdx.x) * row_length, target = targets[blockIdx.x];
     const bool counted = target != ignore_index, wrong = counted && (target < 0 || target >= columns);
     const SCALAR* row = logits + start;
 
@@ -45,7 +45,7 @@ extern "C" __global__ __launch_bounds__(512) void cross_entropy(const SCALAR* lo
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const float hit = first + j == target ? 1 - smoothing : 0;
-            d[j] = counted ? (expf(x[j] - logsumexp) - hit - spread) * arriving : 0;
+            d[j] = counted ? (exponential(x[j] - logsumexp) - hit - spread) * arriving : 0;
         }
         store_pack(dlogits + start, first, d);
     });

@@ -11,14 +11,13 @@ import numpy as np
 from ..cuda.launching import DTYPES, contiguous, program, row_threads, same_phase
 from ..registry import array_module, register
 
-__all__ = ["loss_and_gradient"]
+__all__ = ["empty_alike", "loss_and_gradient", "rows_in_order"]
 
 
 @register("cross_entropy", name="cuda", device="cuda", dtypes=DTYPES)
 def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
     xp = array_module(logits)
     losses, logsumexp = (xp.empty(len(logits), np.float32) for _ in range(2))
-    (logits,) = contiguous(xp, logits)
     loss_and_gradient(logits, targets, None, None, losses, logsumexp, None, ignore_index, label_smoothing)
     return losses, logsumexp
 
@@ -26,21 +25,39 @@ def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
 @register("cross_entropy_backward", name="cuda", device="cuda", dtypes=DTYPES)
 def cross_entropy_backward(logits, g, targets, logsumexp, *, ignore_index, label_smoothing):
     xp = array_module(logits)
-    g, logits, logsumexp = contiguous(xp, g, logits, logsumexp)
-    dlogits = xp.empty(logits.shape, logits.dtype)
+    g, logsumexp = contiguous(xp, g, logsumexp)
+    logits = rows_in_order(logits)
+    dlogits = empty_alike(logits)
     loss_and_gradient(logits, targets, g, logsumexp, None, None, dlogits, ignore_index, label_smoothing)
     return dlogits
 
 
 def loss_and_gradient(logits, targets, g, given, losses, logsumexp, dlogits, ignore_index, label_smoothing) -> None:
-    """Launches the kernel, which leaves out what is None of its results; arrays but targets are contiguous.
+    """Launches the kernel, which leaves out what is None of its results.
 
-    `g`, `given`, `losses` and `logsumexp` are float32, whatever the logits are.
+    The rows of `dlogits` lie as far apart as those of `logits`, which are as `rows_in_order` gives them. `g`, `given`,
+    `losses` and `logsumexp` are float32, whatever the logits are.
     """
     xp = array_module(logits)
+    logits = rows_in_order(logits)
     rows, columns = logits.shape
+    row = logits.strides[0] // logits.itemsize if rows > 1 else columns
     targets = xp.ascontiguousarray(targets, dtype=np.int64)
     kernel = program(__file__, "cross_entropy.cu", logits.dtype).kernel("cross_entropy")
-    settings = np.int32(columns), np.int64(ignore_index), np.float32(label_smoothing), same_phase(logits, dlogits)
+    sizes = np.int32(columns), np.int64(row)
+    settings = np.int64(ignore_index), np.float32(label_smoothing), same_phase(logits, dlogits)
     threads = row_threads(columns * logits.itemsize // 16, most=512)
-    kernel(rows, threads, (logits, targets, g, given, losses, logsumexp, dlogits, *settings))
+    kernel(rows, threads, (logits, targets, g, given, losses, logsumexp, dlogits, *sizes, *settings))
+
+
+def rows_in_order(x):
+    """x (N, C), copied unless each row's numbers lie side by side; there may be gaps between rows."""
+    (down, along), size = x.strides, x.itemsize
+    whole = (along == size or x.shape[1] == 1) and (len(x) <= 1 or (down >= x.shape[1] * size and down % size == 0))
+    return x if whole else array_module(x).ascontiguousarray(x)
+
+
+def empty_alike(x):
+    """An array like x (N, C) that `rows_in_order` gave, its rows as far apart."""
+    row = x.strides[0] // x.itemsize if len(x) > 1 else x.shape[1]
+    return array_module(x).empty((len(x), row), x.dtype)[:, : x.shape[1]]

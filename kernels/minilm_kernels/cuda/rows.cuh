@@ -40,6 +40,11 @@ __device__ __forceinline__ void store_pack(SCALAR* row, int i, const float (&x)[
     *reinterpret_cast<Pack<SCALAR, N>*>(row + i) = pack;
 }
 
+// exp(x): of 16 bits, by the card's own power of two, which is off by some 2^-22 and takes a tenth of expf's time.
+__device__ __forceinline__ float exponential(float x) {
+    return sizeof(SCALAR) == 2 ? exp2_approx(x * 1.4426950408889634f) : expf(x);
+}
+
 // The largest number so far, and the sum of exp(x - shift) over all, where shift is the largest, or 0 if that is infinite.
 struct RunningSum {
     float largest = -INFINITY, sum = 0;
@@ -62,7 +67,7 @@ struct RunningSum {
             largest = next;
         }
 #pragma unroll
-        for (int j = 0; j < N; ++j) sum += expf(x[j] - shift());
+        for (int j = 0; j < N; ++j) sum += exponential(x[j] - shift());
     }
 
     // That of all threads of the block, in each.

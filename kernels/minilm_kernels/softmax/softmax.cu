@@ -23,7 +23,7 @@ extern "C" __global__ __launch_bounds__(256) void softmax(const SCALAR* x, const
         constexpr int N = sizeof(values) / sizeof(float);
         masked(values, first);
 #pragma unroll
-        for (int j = 0; j < N; ++j) values[j] = expf(values[j] - shift) * scale;
+        for (int j = 0; j < N; ++j) values[j] = exponential(values[j] - shift) * scale;
         store_pack(y + start, first, values);
     });
 }
