@@ -7,6 +7,7 @@ import pytest
 
 from minilm.training import (
     PRESETS,
+    Callback,
     Config,
     ConfigError,
     Run,
@@ -137,7 +138,6 @@ def test_a_run_in_its_folder_and_what_can_change_on_the_way(tmp_path):
     run = Run.start(config, tmp_path / "run")
     assert run.fit() == "finished"
     assert RunFolder(tmp_path / "run").read_config() == config
-    run.folder.unlock()
     (tmp_path / "text.txt").unlink()  # the run has made its own of it
 
     with pytest.raises(RunFolderError, match=r"holds another run.*--output-dir.*--resume auto"):
@@ -176,6 +176,26 @@ def test_two_processes_can_not_have_one_folder(tmp_path):
         Run.resume(tmp_path / "run")
     run.folder.unlock()
     assert Run.resume(tmp_path / "run").trainer.step == 0
+
+
+def test_a_run_holds_its_folder_for_as_long_as_it_trains(tmp_path):
+    pytest.importorskip("fcntl")
+
+    class Looks(Callback):
+        found = None
+
+        def on_step(self, trainer, row):
+            with pytest.raises(RunFolderError, match="another process is training"):
+                Run.resume(tmp_path / "run")
+            self.found = True
+
+    run = Run.start(_config(tmp_path), tmp_path / "run", callbacks=[looks := Looks()])
+    run.fit()
+    assert looks.found
+    again = Run.resume(tmp_path / "run")  # while `run` is there
+    with pytest.raises(RunFolderError, match="another process is training"):
+        run.fit()
+    assert again.fit() == run.fit() == "finished"
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):

@@ -148,9 +148,16 @@ class Run:
         return run
 
     def fit(self) -> str:
-        """Trains to the end or to an interruption, and publishes; returns the trainer's outcome."""
-        outcome = self.trainer.fit()
-        self.publish()
+        """Trains to the end or to an interruption, and publishes; returns the trainer's outcome.
+
+        The folder is others' afterwards, also while this object lives.
+        """
+        self.folder.lock()
+        try:
+            outcome = self.trainer.fit()
+            self.publish()
+        finally:
+            self.folder.unlock()
         return outcome
 
     def publish(self) -> None:

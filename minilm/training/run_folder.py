@@ -43,7 +43,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.loss_image = self.path / "loss.png"
-        self.unlock = lambda: None  # lets other processes have the folder
+        self._lock: weakref.finalize | None = None
 
     @property
     def is_run(self) -> bool:
@@ -88,6 +88,8 @@ class RunFolder:
 
     def lock(self) -> None:
         """Holds the folder until `unlock()` or the process ends, however it does; RunFolderError if another has it."""
+        if self._lock is not None and self._lock.alive:
+            return
         try:
             import fcntl
         except ImportError:  # Windows has other locks; there, two processes in one folder are not found out
@@ -100,10 +102,15 @@ class RunFolder:
             raise RunFolderError(
                 f"another process is training in {self.path}; wait for it, stop it, or choose another --output-dir"
             ) from None
-        self.unlock = weakref.finalize(self, os.close, descriptor)
+        self._lock = weakref.finalize(self, os.close, descriptor)
         for folder in (self.path, self.data):  # what a kill left half written, whoever wrote it
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
+
+    def unlock(self) -> None:
+        """Lets others have the folder."""
+        if self._lock is not None:
+            self._lock()
 
     def discard(self) -> None:
         """Undoes `create`, for a run that could not begin; nothing of a run that took a step is ever deleted."""
