@@ -97,7 +97,8 @@ def test_every_hot_operation_has_a_cuda_kernel():
         "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy softmax lstm_cell gru_cell"
     )
     one_way = (
-        "cross_entropy_with_gradient embedding_backward adamw global_norm dropout dequantize quantized_matmul add_bias"
+        "cross_entropy_with_gradient embedding_backward adamw global_norm dropout quantize dequantize quantized_matmul "
+        "add_bias"
     )
     rest = "column_sums"
     assert there == {

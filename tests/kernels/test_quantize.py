@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minilm_kernels import dequantize, implementations, quantize
 from minilm_kernels.block_formats import BLOCK_BYTES
+from minilm_kernels.quantize import cuda as quantize_cuda
+
+from minilm import backend
 
 FORMATS = list(BLOCK_BYTES)
 QUANTIZE = [entry.name for entry in implementations("quantize", device="cpu")]
@@ -112,6 +115,38 @@ def test_the_same_bytes_as_the_reference(implementation, format, shape, layout, 
         numbers = dequantize(laid_out(blocks, layout), format=format, implementation=name)
         assert (numbers.dtype, numbers.shape) == (np.float32, shape)
         np.testing.assert_array_equal(numbers, dequantize(blocks, format=format, implementation="reference"))
+
+
+def _for_cuda(dtype):
+    """Rows of every kind in blocks that no warp divides, negative zeros, and thousands of all the 16-bit numbers."""
+    yield _numbers((37, 96), 5).astype(dtype)
+    yield np.full((1, 32), -0.0, dtype)
+    if dtype != np.float32:
+        every = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+        every = every[np.abs(every.astype(np.float32)) <= 65504]
+        yield every[: 3 << 13].reshape(-1, 32)
+        yield np.random.default_rng(7).permutation(every)[: 1 << 14].reshape(-1, 64)
+
+
+DTYPES = [np.float32, np.float16, backend.bfloat16()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def test_the_same_bytes_from_the_cuda_kernel(emulated, format, dtype):
+    for number, w in enumerate(_for_cuda(dtype)):
+        with emulated(descending=number % 2 == 1):
+            blocks = quantize_cuda.quantize(w, format=format)
+        np.testing.assert_array_equal(blocks, quantize(w, format=format, implementation="reference"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def test_the_same_bytes_on_a_gpu(format, dtype):
+    for w in _for_cuda(dtype):
+        blocks = quantize(backend.to_device(w, "cuda"), format=format, implementation="cuda")
+        np.testing.assert_array_equal(backend.to_numpy(blocks), quantize(w, format=format, implementation="reference"))
 
 
 @pytest.mark.parametrize("format", FORMATS)

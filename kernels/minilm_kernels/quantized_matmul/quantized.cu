@@ -1,18 +1,9 @@
-// Weights in blocks of 32 (block_formats.py has the bytes): as numbers, and multiplied where they lie. FORMAT is 80 for
-// Q8_0, 40 for Q4_0 and 41 for Q4_1.
-#include "common.cuh"
-
-constexpr int BLOCK = 32, BYTES = FORMAT == 80 ? 34 : FORMAT == 40 ? 18 : 20, HEAD = FORMAT == 41 ? 4 : 2;
-constexpr int PART = 8;  // numbers of a block that a lane takes: four lanes a block
+// Weights in blocks of 32: as numbers, and multiplied where they lie.
+#include "blocks.cuh"
 
 // Bytes of a block are at even addresses only.
 __device__ __forceinline__ u16 two_bytes(const u8* from) { return *reinterpret_cast<const u16*>(from); }
 __device__ __forceinline__ float scale_of(const u8* block) { return f16_value(two_bytes(block)); }
-
-// Where number j of a lane's part stands in the block: 8 in a row, or, of nibbles, four in each half.
-__device__ __forceinline__ int place(int part, int j) {
-    return FORMAT == 80 ? PART * part + j : 4 * part + j % 4 + 16 * (j / 4);
-}
 
 // The part's numbers, as integers: -128 to 127, -8 to 7 (Q4_0) or 0 to 15 (Q4_1).
 __device__ __forceinline__ void integers(const u8* block, int part, float (&q)[PART]) {
