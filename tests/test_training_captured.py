@@ -8,31 +8,32 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from minilm_kernels import adamw, device_numbers
+from minilm_kernels import adamw, device_numbers, lamb
 from minilm_kernels.adamw import cuda as adamw_cuda
 from minilm_kernels.global_norm import cuda as norm_cuda
-from minilm_kernels.recording import recording
+from minilm_kernels.lamb import cuda as lamb_cuda
+from minilm_kernels.recording import kept, recording
 
 import minilm
 from minilm import backend, ops
 from minilm.backend import graph as graph_module
 from minilm.data import BatchLoader
 from minilm.models import GPT2, GPT2Config
-from minilm.optim import SGD, AdamW, CapturedUpdate, decay_groups, make_schedule
+from minilm.optim import LAMB, SGD, Adam, AdamW, CapturedUpdate, decay_groups, make_schedule
 from minilm.training import TrainConfig, Trainer
 from minilm.training.captured_step import CapturedStep
 
 SHAPE = {"vocab_size": 17, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
 
 
-def make(captured: bool, *, dropout=0.0, steps=12, precision="fp32", folder=None, device="cpu", **settings):
+def make(captured: bool, *, kind=AdamW, dropout=0.0, steps=12, precision="fp32", folder=None, device="cpu", **settings):
     dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
     model = GPT2(GPT2Config(**SHAPE, **dropped), backend.Generator(0)).to(device)
     backend.manual_seed(5)
     batches = BatchLoader(np.arange(2000) % 17, batch_size=4, context=16, seed=0)
     config = TrainConfig(steps=steps, batch_size=4, context=16, cuda_graph=captured, **settings)
     groups = decay_groups(model.named_parameters(), 0.1)
-    optimizer = AdamW(groups, lr=1e-2)
+    optimizer = kind(groups, lr=1e-2)
     schedule = make_schedule("cosine", steps=20, warmup=3)
     trainer = Trainer(model, optimizer, schedule, batches, config, precision=precision, folder=folder)
     if captured and device == "cpu":
@@ -53,9 +54,10 @@ def assert_alike(mine, theirs, rtol=1e-5):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"dropout": 0.2}, {"accumulation": 3}, {"grad_clip": 0.0}, {"precision": "bf16"}, {"precision": "fp16"}],
+    [{}, {"dropout": 0.2}, {"accumulation": 3}, {"grad_clip": 0.0}, {"precision": "bf16"}, {"precision": "fp16"},
+     {"kind": Adam}, {"kind": LAMB}],
     ids=str,
-)
+)  # fmt: skip
 def test_as_the_plain_step(settings):
     found = []
     for captured in (False, True):  # one after the other: dropout draws from the default stream
@@ -70,25 +72,27 @@ def test_as_the_plain_step(settings):
 
 
 @pytest.mark.parametrize(
-    ("precision", "dropout"), [("fp32", 0.0), ("bf16", 0.0), ("fp16", 0.0), ("fp32", 0.2), ("bf16", 0.2)]
-)
-def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout):
+    ("precision", "dropout", "kind"),
+    [("fp32", 0.0, AdamW), ("fp32", 0.0, LAMB), ("bf16", 0.0, AdamW), ("fp16", 0.0, AdamW), ("fp32", 0.2, AdamW),
+     ("bf16", 0.2, AdamW)],
+)  # fmt: skip
+def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout, kind):
     def norm(arrays):
         return cuda_standin.asarray(device_numbers.norm([x.get() for x in arrays]))
 
     def step(*lists, lr, step, grad_scale, **fixed):
         numbers = {"lr": lr.get(), "step": step.get(), "grad_scale": grad_scale.get()}
         host = [[x.get() for x in arrays] for arrays in lists]
-        device_numbers.adamw(*host, **numbers, **fixed)
+        kind.recordable_kernel(*host, **numbers, **fixed)
         for there, here in zip(lists, host):
             for x, y in zip(there, here):
                 x[...] = cuda_standin.asarray(y)
 
     # The stand-in compiles no kernels, and records nothing.
     monkeypatch.setattr(norm_cuda, "norm_on_card", norm)
-    monkeypatch.setattr(adamw_cuda, "step_on_card", step)
+    monkeypatch.setattr(lamb_cuda if kind is LAMB else adamw_cuda, "step_on_card", step)
     monkeypatch.setattr(backend.Graph, "_on_cuda", lambda graph, arrays: graph.function(*map(_on_cuda, arrays)))
-    settings = {"device": "cuda", "precision": precision, "dropout": dropout}
+    settings = {"device": "cuda", "precision": precision, "dropout": dropout, "kind": kind}
     plain, captured = (make(captured, **settings) for captured in (False, True))
     expected, following = rows(plain, 5), backend.default_generator.seed64()
     backend.manual_seed(5)
@@ -207,29 +211,61 @@ def test_the_update_refuses_what_it_does_not_fit():
         CapturedUpdate(optimizer)
 
 
+def test_a_group_that_takes_no_part_is_passed_over():
+    w, v = (backend_tensor(n) for n in (3, 2))
+    optimizer = LAMB([{"params": [v]}, {"params": [w]}], lr=0.1)
+    (w * w).sum().backward()
+    optimizer.step()
+    update = CapturedUpdate(optimizer)
+    update.start()
+    (w * w).sum().backward()
+    before = w.numpy().copy()
+    update.apply(np.array(1.0), np.array(update.numbers()))
+    assert (w.numpy() < before).all()
+    np.testing.assert_array_equal(v.numpy(), 1)
+
+
+def test_the_update_refuses_a_dtype_that_no_kernel_on_the_card_takes(cuda_standin):
+    w = minilm.tensor(np.ones(3), requires_grad=True).to("cuda").detach()
+    w.requires_grad = True
+    optimizer = AdamW([w], lr=0.1)
+    (w * w).sum().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match="its parameters are float64, and kernels for CUDA take float32, float16"):
+        CapturedUpdate(optimizer)
+
+
 def backend_tensor(n):
     return minilm.tensor(np.ones(n, np.float32), requires_grad=True)
 
 
-@pytest.mark.parametrize("decoupled", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "by_numbers", "settings"),
+    [
+        (adamw, device_numbers.adamw, {"decoupled": True}),
+        (adamw, device_numbers.adamw, {"decoupled": False}),
+        (lamb, device_numbers.lamb, {"adapt": True, "max_weight_norm": 2.0}),
+        (lamb, device_numbers.lamb, {"adapt": False, "max_weight_norm": None}),
+    ],
+)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_update_by_device_numbers(rng, decoupled, device):
-    settings = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "decoupled": decoupled}
+def test_the_update_by_device_numbers(rng, kernel, by_numbers, settings, device):
+    settings = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, **settings}
     arrays = [
         [rng.standard_normal((5, 7)).astype(np.float32), rng.standard_normal(3).astype(np.float32)] for _ in "pgmv"
     ]
     arrays[3] = [x**2 for x in arrays[3]]
     theirs = [[x.copy() for x in group] for group in arrays]
-    adamw(*theirs, lr=0.01, step=7, grad_scale=0.5, implementation="reference", **settings)
+    kernel(*theirs, lr=0.01, step=7, grad_scale=0.5, implementation="reference", **settings)
     mine = [[backend.to_device(x, device) for x in group] for group in arrays]
     numbers = [backend.to_device(np.array(x), device) for x in (0.01, 7.0, 0.5)]
-    device_numbers.adamw(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
+    by_numbers(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
     for group, expected in zip(mine, theirs):
         for x, y in zip(group, expected):
             np.testing.assert_allclose(backend.to_numpy(x), y, rtol=2e-6, atol=1e-7)
     before = [backend.to_numpy(x).copy() for group in mine for x in group]
     numbers[2] = backend.to_device(np.array(np.nan), device)
-    device_numbers.adamw(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
+    by_numbers(*mine, **dict(zip(("lr", "step", "grad_scale"), numbers)), **settings)
     for x, y in zip((x for group in mine for x in group), before):
         np.testing.assert_array_equal(backend.to_numpy(x), y)
 
@@ -315,13 +351,14 @@ class _Buffer(np.ndarray):
 
 def test_it_is_recorded_after_the_warmup_and_then_launched(stand_in):
     calls = []
-    graph = backend.Graph(lambda x: calls.append(1) or x, "cuda", warmup=2)
+    graph = backend.Graph(lambda x: calls.append(kept("a table")) or x, "cuda", warmup=2)
     for _ in range(2):
         graph(np.ones(2))
     assert not graph.is_recorded
     assert not stand_in
     for _ in range(3):
         out = graph(np.full(2, 7.0))
+    assert graph._needed == ["a table"]
     assert stand_in == ["_no_copies_from_the_host", "begin", "end", None, "launch", "launch", "launch"]
     assert graph.is_recorded
     assert len(calls) == 3
@@ -349,7 +386,8 @@ def test_what_fails_while_recording_is_told_and_run_as_ever(stand_in):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"accumulation": 2}, {"precision": "bf16"}, {"precision": "fp16"}, {"dropout": 0.2},
-     {"dropout": 0.2, "accumulation": 2}, {"dropout": 0.2, "precision": "bf16"}],
+     {"dropout": 0.2, "accumulation": 2}, {"dropout": 0.2, "precision": "bf16"}, {"kind": LAMB},
+     {"kind": LAMB, "precision": "bf16"}],
     ids=str,
 )  # fmt: skip
 def test_a_recorded_step_is_the_plain_one_on_a_gpu(settings):

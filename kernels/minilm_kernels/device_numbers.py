@@ -1,4 +1,4 @@
-"""The optimiser's step where no number of it is known to the host: norm, clipping, AdamW, for a recorded CUDA graph.
+"""The optimiser's step where no number of it is known to the host: norm, clipping, update, for a recorded CUDA graph.
 
 Norms, learning rates and the like are float64 arrays without axes, read when the kernels run. With NumPy's arrays they
 are the host's, and the operations of the same names are called with them.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import adamw as operation
+from . import adamw as adamw_operation
 from . import global_norm
+from . import lamb as lamb_operation
 from .registry import array_module
 
-__all__ = ["adamw", "clip_coefficient", "norm", "together"]
+__all__ = ["adamw", "clip_coefficient", "lamb", "norm", "together"]
 
 
 def norm(arrays):
@@ -39,12 +40,26 @@ def clip_coefficient(length, max_norm: float):
     return xp.where(xp.isfinite(length), clipped, xp.nan)
 
 
-def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, step, grad_scale, **fixed) -> None:
+def adamw(*lists, **settings) -> None:
     """`minilm_kernels.adamw`, with numbers that are float64 arrays; where `grad_scale` is NaN it changes nothing."""
-    if array_module(params[0]) is not np:
+    if array_module(lists[0][0]) is np:
+        _on_host(adamw_operation, lists, **settings)
+    else:
         from .adamw.cuda import step_on_card
 
-        step_on_card(params, grads, exp_avgs, exp_avg_sqs, lr=lr, step=step, grad_scale=grad_scale, **fixed)
-    elif not np.isnan(grad_scale):
-        numbers = {"lr": float(lr), "step": int(step), "grad_scale": float(grad_scale)}
-        operation(params, grads, exp_avgs, exp_avg_sqs, **numbers, **fixed)
+        step_on_card(*lists, **settings)
+
+
+def lamb(*lists, **settings) -> None:
+    """`minilm_kernels.lamb`, with numbers that are float64 arrays; where `grad_scale` is NaN it changes nothing."""
+    if array_module(lists[0][0]) is np:
+        _on_host(lamb_operation, lists, **settings)
+    else:
+        from .lamb.cuda import step_on_card
+
+        step_on_card(*lists, **settings)
+
+
+def _on_host(operation, lists: tuple, *, lr, step, grad_scale, **fixed) -> None:
+    if not np.isnan(grad_scale):
+        operation(*lists, lr=float(lr), step=int(step), grad_scale=float(grad_scale), **fixed)

@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
-__all__ = ["is_recording", "recording"]
+__all__ = ["is_recording", "kept", "recording"]
 
-_recording = ContextVar("_recording", default=False)
+_recording: ContextVar[list | None] = ContextVar("_recording", default=None)
+_Kept = TypeVar("_Kept")
 
 
 @contextmanager
-def recording() -> Iterator[None]:
-    """A `with` block in which this thread records a graph.
+def recording() -> Iterator[list]:
+    """A `with` block in which this thread records a graph; gives what must live for as long as the graph does.
 
-    >>> with recording():
-    ...     is_recording()
-    True
+    >>> with recording() as needed:
+    ...     is_recording(), kept("a table")
+    (True, 'a table')
+    >>> needed
+    ['a table']
     """
-    token = _recording.set(True)
+    needed: list = []
+    token = _recording.set(needed)
     try:
-        yield
+        yield needed
     finally:
         _recording.reset(token)
 
 
 def is_recording() -> bool:
     """Whether a graph is recorded here."""
-    return _recording.get()
+    return _recording.get() is not None
+
+
+def kept(thing: _Kept) -> _Kept:
+    """`thing`; kept with the graph that is recorded, if one is: memory that it reads, and that others might give up."""
+    needed = _recording.get()
+    if needed is not None:
+        needed.append(thing)
+    return thing

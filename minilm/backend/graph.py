@@ -39,7 +39,7 @@ class Graph:
         self.refused: str | None = None
         self._buffers: tuple | None = None
         self._calls = 0
-        self._graph = self._out = self._stream = self._pool = None
+        self._graph = self._out = self._needed = self._stream = self._pool = None
 
     @property
     def is_recorded(self) -> bool:
@@ -104,7 +104,7 @@ class Graph:
         cupy.cuda.set_pinned_memory_allocator(_no_copies_from_the_host)
         self._stream.begin_capture()
         try:
-            with cupy.cuda.using_allocator(self._pool.malloc), recording():
+            with cupy.cuda.using_allocator(self._pool.malloc), recording() as needed:
                 out = self.function(*self._buffers)
         except Exception as caught:  # CuPy's, the driver's, a kernel's: whatever it is, there is another way
             error = caught
@@ -116,7 +116,7 @@ class Graph:
             cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
             gc.enable()
         if error is None:
-            self._graph, self._out = graph, out
+            self._graph, self._out, self._needed = graph, out, needed
         else:
             self.refused = f"{type(error).__name__}: {error}"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import minilm_kernels
+from minilm_kernels import device_numbers
 
-from . import settings
-from .optimizer import Batch, Optimizer
+from .moments import MomentsOptimizer
 
 __all__ = ["Adam", "AdamW"]
 
 
-class AdamW(Optimizer):
+class AdamW(MomentsOptimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101), as torch.optim.AdamW.
 
         p <- p - lr weight_decay p
@@ -28,6 +28,7 @@ class AdamW(Optimizer):
     array([ 0.899, -1.898], dtype=float32)
     """
 
+    kernel, recordable_kernel = staticmethod(minilm_kernels.adamw), staticmethod(device_numbers.adamw)
     decoupled = True
 
     def __init__(
@@ -40,29 +41,8 @@ class AdamW(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def array_names(self, group: dict) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
-    def check(self, group: dict) -> None:
-        super().check(group)
-        group["betas"] = settings.betas(group["betas"])
-        group["eps"] = settings.nonnegative("eps", group["eps"])
-        group["weight_decay"] = settings.nonnegative("weight_decay", group["weight_decay"])
-
-    def update(self, group: dict, batch: Batch, grad_scale: float) -> None:
-        minilm_kernels.adamw(
-            batch.params,
-            batch.grads,
-            batch.arrays["exp_avg"],
-            batch.arrays["exp_avg_sq"],
-            lr=group["lr"],
-            betas=group["betas"],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            step=batch.step,
-            decoupled=self.decoupled,
-            grad_scale=grad_scale,
-        )
+    def fixed(self, group: dict) -> dict:
+        return {**super().fixed(group), "decoupled": self.decoupled}
 
 
 class Adam(AdamW):

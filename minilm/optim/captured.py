@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from minilm_kernels import device_numbers
+from minilm_kernels.cuda.launching import DTYPES
 
 from minilm import backend
 from minilm.autograd import Tensor
 
-from .adam import AdamW
+from . import state
+from .moments import MomentsOptimizer
 from .optimizer import Optimizer
 
 __all__ = ["CapturedUpdate"]
 
 
 class CapturedUpdate:
-    """The steps of an Adam or AdamW that has taken one, over the parameters that took part in it.
+    """The steps of an Adam, AdamW or LAMB that has taken one, over the parameters that took part in it.
 
     `numbers()` is what differs from step to step, float64: the count of the coming step and each group's learning rate.
     Given it as a device array, `start` and `apply` are a step around the backward passes, without a look at the host;
@@ -23,7 +25,7 @@ class CapturedUpdate:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, AdamW):
+        if not isinstance(optimizer, MomentsOptimizer):
             raise ValueError(f"{type(optimizer).__name__}'s step is not one that reads its numbers from the device")
         steps = {entry["step"] for entry in optimizer.state.values()}
         if len(steps) != 1:
@@ -36,12 +38,12 @@ class CapturedUpdate:
             raise ValueError("its parameters are of different dtypes, or some were frozen since")
         if any(not p.data.flags.c_contiguous for p in parameters):
             raise ValueError("a parameter is not contiguous")
-        xp = backend.array_module(parameters[0].data)
-        self.gradients = xp.zeros(sum(p.size for p in parameters), dtypes.pop())
-        self._parts, start = {}, 0
-        for p in parameters:
-            self._parts[p] = self.gradients[start : start + p.size].reshape(p.shape)
-            start += p.size
+        dtype, device = dtypes.pop(), parameters[0].device
+        if device == "cuda" and dtype.name not in DTYPES:
+            raise ValueError(f"its parameters are {dtype}, and kernels for CUDA take {', '.join(DTYPES)}")
+        starts = state.starts(parameters, dtype)
+        self.gradients = backend.array_module(parameters[0].data).zeros(starts[-1], dtype)
+        self._parts = {p: self.gradients[i : i + p.size].reshape(p.shape) for p, i in zip(parameters, starts)}
 
         self._made_for = self._state()
         self._alive = optimizer.state, [p.data for p in parameters]  # so that no other object has their ids
@@ -51,7 +53,7 @@ class CapturedUpdate:
         return self._state() == self._made_for
 
     def _state(self) -> list:
-        fixed = [(g["betas"], g["eps"], g["weight_decay"]) for g in self.optimizer.param_groups]
+        fixed = [self.optimizer.fixed(group) for group in self.optimizer.param_groups]
         return [id(self.optimizer.state), *(id(p.data) for p in self._parts), *fixed]
 
     def numbers(self) -> list[float]:
@@ -72,19 +74,18 @@ class CapturedUpdate:
     def apply(self, grad_scale, numbers) -> None:
         """The update, with gradients times `grad_scale`; none where that is NaN. Takes the gradients off."""
         for group, members, place in zip(self.optimizer.param_groups, self._members, range(1, len(numbers))):
-            state = [self.optimizer.state[p] for p in members]
-            device_numbers.adamw(
+            if not members:
+                continue
+            entries = [self.optimizer.state[p] for p in members]
+            self.optimizer.recordable_kernel(
                 [p.data for p in members],
                 [self._parts[p] for p in members],
-                [entry["exp_avg"] for entry in state],
-                [entry["exp_avg_sq"] for entry in state],
+                [entry["exp_avg"] for entry in entries],
+                [entry["exp_avg_sq"] for entry in entries],
                 lr=numbers[place],
                 step=numbers[0],
                 grad_scale=grad_scale,
-                betas=group["betas"],
-                eps=group["eps"],
-                weight_decay=group["weight_decay"],
-                decoupled=self.optimizer.decoupled,
+                **self.optimizer.fixed(group),
             )
         for p in self._parts:
             p.grad = None

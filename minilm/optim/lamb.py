@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import minilm_kernels
+from minilm_kernels import device_numbers
 
 from . import settings
-from .optimizer import Batch, Optimizer
+from .moments import MomentsOptimizer
 
 __all__ = ["LAMB"]
 
 
-class LAMB(Optimizer):
+class LAMB(MomentsOptimizer):
     """Layer-wise adaptive moments for large batches (You et al. 2019, arXiv:1904.00962, algorithm 2).
 
         m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
@@ -32,6 +33,8 @@ class LAMB(Optimizer):
     array([2.6464, 3.6464], dtype=float32)
     """
 
+    kernel, recordable_kernel = staticmethod(minilm_kernels.lamb), staticmethod(device_numbers.lamb)
+
     def __init__(
         self,
         params,
@@ -46,30 +49,12 @@ class LAMB(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "max_weight_norm": max_weight_norm, "always_adapt": always_adapt})
 
-    def array_names(self, group: dict) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def check(self, group: dict) -> None:
         super().check(group)
-        group["betas"] = settings.betas(group["betas"])
-        group["eps"] = settings.nonnegative("eps", group["eps"])
-        group["weight_decay"] = settings.nonnegative("weight_decay", group["weight_decay"])
         if group["max_weight_norm"] is not None:
             group["max_weight_norm"] = settings.positive("max_weight_norm", group["max_weight_norm"])
         settings.flag("always_adapt", group["always_adapt"])
 
-    def update(self, group: dict, batch: Batch, grad_scale: float) -> None:
-        minilm_kernels.lamb(
-            batch.params,
-            batch.grads,
-            batch.arrays["exp_avg"],
-            batch.arrays["exp_avg_sq"],
-            lr=group["lr"],
-            betas=group["betas"],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            step=batch.step,
-            adapt=group["weight_decay"] > 0 or group["always_adapt"],
-            max_weight_norm=group["max_weight_norm"],
-            grad_scale=grad_scale,
-        )
+    def fixed(self, group: dict) -> dict:
+        adapt = group["weight_decay"] > 0 or group["always_adapt"]
+        return {**super().fixed(group), "adapt": adapt, "max_weight_norm": group["max_weight_norm"]}

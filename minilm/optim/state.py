@@ -7,7 +7,7 @@ from minilm.autograd import Tensor
 
 from . import settings
 
-__all__ = ["LABELS", "ensure", "load"]
+__all__ = ["LABELS", "ensure", "load", "starts"]
 
 LABELS = ("name", "initial_lr")  # what a group may hold beside its settings
 _ALIGNMENT = 64  # bytes: a parameter's slice begins on a cache line, so that vector loads cross none
@@ -40,20 +40,26 @@ def ensure(state: dict, group: list[Tensor], ready: list[Tensor], names: tuple[s
                 )
 
 
+def starts(parameters: list[Tensor], dtype) -> list[int]:
+    """Where in a flat array each parameter's slice begins, and the array's length."""
+    unit, found = max(1, _ALIGNMENT // dtype.itemsize), [0]
+    for parameter in parameters:
+        found.append(found[-1] + -(-parameter.size // unit) * unit)
+    return found
+
+
 def _allocate(state: dict, parameters: list[Tensor], names: tuple[str, ...]) -> None:
     alike: dict[tuple, list[Tensor]] = {}
     for parameter in parameters:
         alike.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     for (dtype, _), members in alike.items():
         xp = backend.array_module(members[0].data)
-        unit = max(1, _ALIGNMENT // dtype.itemsize)
-        starts = [0]
+        places = starts(members, dtype)
         for parameter in members:
-            starts.append(starts[-1] + -(-parameter.size // unit) * unit)
             state[parameter] = {"step": 0}
         for name in names:
-            flat = xp.zeros(starts[-1], dtype)
-            for parameter, start in zip(members, starts):
+            flat = xp.zeros(places[-1], dtype)
+            for parameter, start in zip(members, places):
                 state[parameter][name] = flat[start : start + parameter.size].reshape(parameter.shape)
 
 

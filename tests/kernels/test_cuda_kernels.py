@@ -23,7 +23,9 @@ from minilm_kernels.cuda.launching import DTYPES
 from minilm_kernels.dropout import cuda as dropout_cuda
 from minilm_kernels.embedding import cuda as embedding_cuda
 from minilm_kernels.global_norm import cuda as global_norm_cuda
+from minilm_kernels.lamb import cuda as lamb_cuda
 from minilm_kernels.layer_norm import cuda as norm_cuda
+from minilm_kernels.recording import recording
 
 FOUND = [
     pytest.param(name, mode, dtype, id=f"{operation}-{dtype}")
@@ -97,8 +99,8 @@ def test_every_hot_operation_has_a_cuda_kernel():
         "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy softmax lstm_cell gru_cell"
     )
     one_way = (
-        "cross_entropy_with_gradient embedding_backward adamw global_norm dropout quantize dequantize quantized_matmul "
-        "add_bias"
+        "cross_entropy_with_gradient embedding_backward adamw lamb global_norm dropout quantize dequantize add_bias "
+        "quantized_matmul"
     )
     rest = "column_sums"
     assert there == {
@@ -182,20 +184,50 @@ def test_the_same_bits_in_any_order_of_threads(emulated, rng):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("decoupled", [True, False])
-def test_a_step_takes_its_scalars_from_the_card(emulated, decoupled):
+STEPS = [
+    pytest.param(adamw_cuda, "adamw", {"decoupled": True}, ["adamw"], id="adamw"),
+    pytest.param(adamw_cuda, "adamw", {"decoupled": False}, ["adamw"], id="adam"),
+    pytest.param(
+        *(lamb_cuda, "lamb", {"adapt": True, "max_weight_norm": 2.0}, ["lamb_means", "lamb_ratios", "lamb_move"]),
+        id="lamb",
+    ),
+    pytest.param(
+        *(lamb_cuda, "lamb", {"adapt": False, "max_weight_norm": None}, ["lamb_means", "lamb_move"]), id="lamb-alike"
+    ),
+]
+
+
+def _state():
+    """Parameters, gradients and means of four arrays, one of them empty and two longer than a chunk."""
+    random = np.random.default_rng(0)
+    return [[np.abs(random.standard_normal(size)).astype(np.float32) for size in (9000, 0, 3, 20_000)] for _ in "pgmv"]
+
+
+def _bits(lists) -> list[bytes]:
+    return [array.tobytes() for arrays in lists for array in arrays]
+
+
+@pytest.mark.parametrize(("module", "name", "settings", "launches"), STEPS)
+def test_a_step_takes_its_scalars_from_the_card(emulated, module, name, settings, launches):
     numbers = {"lr": 0.1, "step": 7.0, "grad_scale": 0.5}
-    fixed = {"betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, "decoupled": decoupled}
-    draws = np.abs(np.random.default_rng(0).standard_normal((4, 9000)).astype(np.float32))
-    found = []
+    there = {name: np.array(number) for name, number in numbers.items()}
+    settings = {"betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1, **settings}
+    known, read, left_out = _state(), _state(), _state()
     with emulated() as emulator:
-        for step in (adamw_cuda.adamw, adamw_cuda.step_on_card):
-            wrap = float if step is adamw_cuda.adamw else np.array
-            lists = [[draw.copy()] for draw in draws]
-            step(*lists, **{name: wrap(number) for name, number in numbers.items()}, **fixed)
-            found.append([array.tobytes() for (array,) in lists])
-        assert emulator.launches == ["adamw", "adamw_scalars", "adamw"]
-        lists = [[draw.copy()] for draw in draws]
-        adamw_cuda.step_on_card(*lists, lr=np.array(0.1), step=np.array(7.0), grad_scale=np.array(np.nan), **fixed)
-    assert found[0] == found[1]
-    np.testing.assert_array_equal([array for (array,) in lists], draws)
+        getattr(module, name)(*known, **numbers, **settings)
+        assert emulator.launches == launches
+    with emulated(descending=True) as emulator:
+        module.step_on_card(*read, **there, **settings)
+        assert emulator.launches == [f"{name}_scalars", *launches]
+        module.step_on_card(*left_out, **{**there, "grad_scale": np.array(np.nan)}, **settings)
+    assert _bits(read) == _bits(known)
+    assert _bits(left_out) == _bits(_state()) != _bits(known)
+
+
+def test_a_recorded_graph_keeps_the_tables_that_it_reads(emulated):
+    arrays = _state()[0]
+    with emulated(), recording() as needed:
+        global_norm_cuda.norm_on_card(arrays)
+    (table,) = needed
+    assert table.addresses.tolist() == [[array.ctypes.data for array in arrays]]
+    assert table.first_chunk.tolist() == [0, 2, 2, 3, 6]

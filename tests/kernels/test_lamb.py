@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from minilm_kernels import implementations, lamb
+from minilm_kernels.lamb import cuda as lamb_cuda
 
 CPU = [entry.name for entry in implementations("lamb", device="cpu")]
 SHAPES = [(3, 5), (), (0, 4), (7,), (100_003,), (65, 33)]  # one longer than a chunk, one empty, one scalar
@@ -33,16 +36,30 @@ def exact(p, g, m, v, *, lr, betas, eps, weight_decay, step, adapt=True, max_wei
     return p - lr * ratio * u, m, v
 
 
+OPTIONS = [{}, {"adapt": False}, {"max_weight_norm": 2.0}, {"weight_decay": 0.0}]
+SETTINGS = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1, "grad_scale": 0.5, "step": 3}
+
+
 @pytest.mark.parametrize("implementation", CPU)
-@pytest.mark.parametrize("options", [{}, {"adapt": False}, {"max_weight_norm": 2.0}, {"weight_decay": 0.0}], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_is_the_formula(implementation, options, dtype):
-    settings = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1, "grad_scale": 0.5} | options
+    check_formula(partial(lamb, implementation=implementation, **SETTINGS | options), dtype, SETTINGS | options)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_is_the_formula_in_cuda(emulated, options):
+    settings = {"adapt": True, "max_weight_norm": None} | SETTINGS | options
+    with emulated():
+        check_formula(partial(lamb_cuda.lamb, **settings), np.float32, settings)
+
+
+def check_formula(step, dtype, settings):
     state = arrays(dtype)
     state[0][0][...] = 0  # a parameter without a length takes the step as it is
-    expected = [exact(*some, step=3, **settings) for some in zip(*state)]
+    expected = [exact(*some, **settings) for some in zip(*state)]
     grads = [g.copy() for g in state[1]]
-    lamb(*state, step=3, implementation=implementation, **settings)
+    step(*state)
     tolerance = {"rtol": 3e-6, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-13}
     for i, (p, m, v) in enumerate(expected):
         for mine, theirs in ((state[0][i], p), (state[2][i], m), (state[3][i], v)):
@@ -51,11 +68,15 @@ def test_is_the_formula(implementation, options, dtype):
         np.testing.assert_array_equal(state[1][i], grads[i])
 
 
-@pytest.mark.parametrize("implementation", CPU)
-def test_nan_stays_in_its_array(implementation):
+@pytest.mark.parametrize("implementation", [*CPU, "cuda"])
+def test_nan_stays_in_its_array(implementation, request):
     state = arrays()
     state[1][4][70_000] = np.nan
-    lamb(*state, lr=0.1, step=1, implementation=implementation)
+    if implementation == "cuda":
+        with request.getfixturevalue("emulated")(descending=True):
+            lamb_cuda.lamb(*state, **SETTINGS, adapt=True, max_weight_norm=None)
+    else:
+        lamb(*state, lr=0.1, step=1, implementation=implementation)
     assert [bool(np.isnan(p).any()) for p in state[0]] == [False, False, False, False, True, False]
 
 

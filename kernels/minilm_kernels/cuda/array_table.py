@@ -1,7 +1,7 @@
 """Many arrays in one launch: their addresses, and which chunk of which array each block takes, in tables on the card.
 
 The tables are kept for as long as they are asked for again: an optimiser's arrays lie where they lay at the last step,
-and then nothing is copied to the card.
+and then nothing is copied to the card. A recorded graph keeps those that it reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..recording import kept
 from .launching import PACK_BYTES, address
 
 __all__ = ["CHUNK", "ArrayTable"]
@@ -21,12 +22,12 @@ CHUNK = 8192  # elements a block works on: 15,000 blocks for 124 million
 
 @dataclass(frozen=True)
 class ArrayTable:
-    """`addresses` (columns, arrays), `sizes` (arrays,), and for each chunk its array and its first element."""
+    """`addresses` (columns, arrays), `sizes` (arrays,), each chunk's array, and each array's first chunk."""
 
     addresses: Any
     sizes: Any
     owner: Any
-    first: Any
+    first_chunk: Any  # (arrays + 1,): at the end the number of chunks
     chunks: int
     packed: bool  # whether all arrays begin at multiples of a pack's bytes
 
@@ -36,7 +37,12 @@ class ArrayTable:
         sizes = tuple([array.size for array in columns[0]])
         addresses = tuple([tuple([address(array) for array in arrays]) for arrays in columns])
         device = 0 if xp is np else xp.cuda.runtime.getDevice()
-        return _table(xp, device, sizes, addresses)
+        return kept(_table(xp, device, sizes, addresses))
+
+    @property
+    def arguments(self) -> tuple:
+        """A kernel's first arguments, as array_table.cuh has them."""
+        return self.addresses, self.sizes, self.owner, self.first_chunk, np.int32(len(self.sizes)), np.int32(CHUNK)
 
 
 @lru_cache(maxsize=64)
@@ -44,7 +50,7 @@ def _table(xp, device: int, sizes: tuple[int, ...], addresses: tuple[tuple[int, 
     lengths = np.array(sizes, np.int64)
     chunks = -(-lengths // CHUNK)
     owner = np.repeat(np.arange(len(lengths), dtype=np.int32), chunks)
-    first = (np.arange(len(owner), dtype=np.int64) - np.repeat(np.cumsum(chunks) - chunks, chunks)) * CHUNK
+    first_chunk = np.concatenate([[0], np.cumsum(chunks)]).astype(np.int32)
     packed = all(at % PACK_BYTES == 0 for column in addresses for at in column)
-    tables = [xp.asarray(table) for table in (np.array(addresses, np.uint64), lengths, owner, first)]
+    tables = [xp.asarray(table) for table in (np.array(addresses, np.uint64), lengths, owner, first_chunk)]
     return ArrayTable(*tables, len(owner), packed)

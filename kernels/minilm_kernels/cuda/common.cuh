@@ -68,7 +68,8 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 __device__ __forceinline__ int lane_id() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp_id() { return threadIdx.x / WARP; }
 
-__device__ __forceinline__ float warp_sum(float x) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
     for (int distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;
@@ -84,13 +85,14 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, in every thread, in a fixed order. `scratch` is shared, one float a warp, and may
+// The sum over a block of whole warps, in every thread, in a fixed order. `scratch` is shared, one T a warp, and may
 // be used again at once.
-__device__ __forceinline__ float block_sum(float x, float* scratch) {
+template <class T>
+__device__ __forceinline__ T block_sum(T x, T* scratch) {
     x = warp_sum(x);
     if (lane_id() == 0) scratch[warp_id()] = x;
     __syncthreads();
-    float total = 0;
+    T total = 0;
     for (int warp = 0; warp < int(blockDim.x) / WARP; ++warp) total += scratch[warp];
     __syncthreads();
     return total;

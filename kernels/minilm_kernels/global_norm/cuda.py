@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cuda.array_table import CHUNK, ArrayTable
+from ..cuda.array_table import ArrayTable
 from ..cuda.launching import DTYPES, contiguous, program
 from ..registry import array_module, register
 
@@ -26,7 +26,6 @@ def norm_on_card(arrays):
     table = ArrayTable.of(xp, arrays)
     sums, norm = xp.empty(table.chunks, np.float64), xp.empty((), np.float64)
     compiled = program(__file__, "global_norm.cu", arrays[0].dtype, PACKED=int(table.packed))
-    tables = table.addresses, table.sizes, table.owner, table.first
-    compiled.kernel("sums_of_squares")(table.chunks, 256, (*tables, np.int32(CHUNK), sums))
+    compiled.kernel("sums_of_squares")(table.chunks, 256, (*table.arguments, sums))
     compiled.kernel("root_of_sum")(1, 256, (sums, norm, np.int32(table.chunks)))
     return norm

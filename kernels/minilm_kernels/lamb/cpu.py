@@ -12,6 +12,7 @@ from ..chunks import SERIAL_BELOW
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
+from .scalars import step_scalars
 
 
 @register("lamb", name="cpu", device="cpu", dtypes=("float32", "float64"))
@@ -20,13 +21,11 @@ def lamb(
 ):
     table = ArrayTable.of(params, grads, exp_avgs, exp_avg_sqs)
     like = params[0].reshape(-1)[:0]
-    beta1, beta2 = betas
-    # What doesn't change within a step is computed here, in double precision, and rounded once.
-    scale, root_scale = 1 / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5
-    scalars = (grad_scale, beta1, 1 - beta1, beta2, 1 - beta2, scale, root_scale, eps, weight_decay, lr)
+    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "step": step}
+    scalars = np.array(step_scalars(**settings, grad_scale=grad_scale), like.dtype)
     largest = np.inf if max_weight_norm is None else float(max_weight_norm)
     parts = len(table.owner) if table.sizes.sum() >= SERIAL_BELOW else 1
-    arrays = table.addresses, table.sizes, table.owner, table.first, like, np.array(scalars, like.dtype)
+    arrays = table.addresses, table.sizes, table.owner, table.first, like, scalars
     _step(parts, *arrays, adapt, largest)
 
 

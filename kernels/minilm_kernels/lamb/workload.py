@@ -18,7 +18,8 @@ class Lamb(AdamW):
         return (19 if adapt else 15) * P
 
     def bytes_moved(self, mode, inputs, results):
-        return 9 * sum(param.nbytes for param in inputs.args[0])  # the means are read again once the norms are known
+        # Once the norms are known, all but the gradients is read again.
+        return (10 if inputs.settings["adapt"] else 7) * sum(param.nbytes for param in inputs.args[0])
 
     def torch(self, torch, mode, settings):
         return []  # it has none
