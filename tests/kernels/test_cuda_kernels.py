@@ -8,15 +8,14 @@ ascending and in descending order by turns.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import minilm_kernels
 import numpy as np
 import pytest
+from awkward import wider
 from minilm_kernels import registry
 from minilm_kernels.adamw import cuda as adamw_cuda
 from minilm_kernels.bench.checking import cases, check
-from minilm_kernels.bench.problem import Problem
 from minilm_kernels.bench.workload import workload, workloads
 from minilm_kernels.cross_entropy import cuda as cross_entropy_cuda
 from minilm_kernels.cuda.launching import DTYPES
@@ -48,12 +47,6 @@ def numpy_arrays_for_cuda(monkeypatch):
     registry._candidates.cache_clear()
 
 
-def _wider(name, case):
-    """The same case with its last size a multiple of a pack."""
-    sizes = workload(name).sizes
-    return replace(case, parameters={**case.parameters, sizes[-1]: 8 * min(case.parameters[sizes[-1]], 40)})
-
-
 @pytest.mark.usefixtures("numpy_arrays_for_cuda")
 @pytest.mark.parametrize(("name", "mode", "dtype"), FOUND)
 def test_awkward_cases(emulated, name, mode, dtype):
@@ -62,35 +55,11 @@ def test_awkward_cases(emulated, name, mode, dtype):
     share = {"float16": slice(0, None, 2), "bfloat16": slice(1, None, 2)}.get(dtype, slice(None))
     for number, case in enumerate(list(cases(found))[share]):
         with emulated(descending=number % 2 == 1) as emulator:
-            for each in (case, _wider(name, case)):
+            for each in (case, wider(found, case)):
                 outcome = check(found, mode, "cuda", dtype, each)
                 assert outcome == "right" or outcome.startswith("refused: "), f"{each}: {outcome}"
             checked += len(emulator.launches)
     assert checked > 0
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("name", "mode", "dtype"), FOUND)
-def test_awkward_cases_on_a_gpu(name, mode, dtype):
-    import cupy
-
-    def moved(value, to):
-        if isinstance(value, (tuple, list)):
-            return type(value)(moved(item, to) for item in value)
-        return to(value) if hasattr(value, "dtype") and hasattr(value, "strides") else value
-
-    found = workload(name)
-    for case in cases(found):
-        for each in (case, _wider(name, case)):
-            problem = Problem(found, mode, each.parameters, dtype, each.seed, each.layout)
-            inputs = problem.fresh()
-            args = moved(inputs.args, cupy.asarray)
-            try:
-                returned = found.function(mode)(*args, **inputs.settings, implementation="cuda")
-            except registry.Refused:
-                continue
-            results = moved(found.results(returned, args), cupy.asnumpy)
-            assert problem.verdict(results).ok, f"{each}: {problem.verdict(results).fault}"
 
 
 def test_every_hot_operation_has_a_cuda_kernel():
