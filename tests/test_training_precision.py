@@ -8,6 +8,7 @@ import json
 import minilm_kernels
 import numpy as np
 import pytest
+from minilm_kernels.cross_entropy import reference as cross_entropy_reference
 
 from minilm import backend, nn
 from minilm.autograd import PRECISIONS
@@ -76,6 +77,20 @@ def test_weights_and_the_optimisers_state_stay_float32(tmp_path, precision):
 def _too_steep(trainer):
     """Has the loss scale be one that gradients overflow at."""
     trainer.work.scaler.scale = 2.0**40
+
+
+def test_logits_of_16_bits_are_never_copied_in_float32(cuda_standin, monkeypatch):
+    made, astype = [], cuda_standin.ndarray.astype
+
+    def noted(array, dtype, **settings):
+        made.append((array.size, np.dtype(dtype).name))
+        return astype(array, dtype, **settings)
+
+    monkeypatch.setattr(cuda_standin.ndarray, "astype", noted)
+    monkeypatch.setattr(cross_entropy_reference, "wide", lambda logits: logits.dtype)  # the kernel's business
+    make(device="cuda", precision="bf16").train_step()
+    assert (17 * 32, "bfloat16") in made  # the output layer's weight
+    assert (8 * 16 * 17, "float32") not in made
 
 
 def test_an_overflow_is_skipped_and_halves_the_scale():
