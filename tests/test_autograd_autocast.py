@@ -65,6 +65,30 @@ def test_a_weight_is_cast_once_until_it_changes():
         assert w.grad is not None
 
 
+def test_products_of_one_input_share_its_copy():
+    x, weights = _tensor(3, 8), [_tensor(8, 8, seed=seed) for seed in (1, 2, 3)]
+    apart = sum(minilm.grad(_half_product(x * 1.0, w).sum(), x)[0].numpy().astype(np.float64) for w in weights)
+    with autocast("bfloat16"):
+        y = x * 1.0
+        with minilm.no_grad():
+            ops.linear(y, weights[0])
+        products = [ops.linear(y, w) for w in weights]
+        copies = {product._node.edges[0][0] for product in products}
+        assert len(copies) == 1  # and not the one that no gradient can flow through
+        (shared,) = minilm.grad(sum(p.sum() for p in products), x)
+        np.testing.assert_allclose(shared.numpy(), apart, rtol=0.02, atol=0.02)
+        assert ops.linear(y, weights[0])._node.edges[0][0] not in copies  # whose way back is freed
+        y.data[...] = 0
+        y.bump_version()
+        assert not ops.linear(y, weights[0]).numpy().any()
+        assert ops.linear(x * 2.0, weights[0]).numpy().any()
+
+
+def _half_product(x, w):
+    with autocast("bfloat16"):
+        return ops.linear(x, w)
+
+
 def test_blocks_nest_and_decorate():
     x, w = _tensor(2, 4), _tensor(4, 4)
     with autocast("bfloat16"):

@@ -23,9 +23,10 @@ class autocast(ContextDecorator):
     `dtype` is "bfloat16", "float16", or None for no casts (inside another block, too). Each operation says what it
     wants (`op(precision=...)`); all others take what comes, float32 beside half precision giving float32. Parameters
     stay float32: a weight is cast at its first use, the copy serves until the weight changes or the block ends, and the
-    gradient that comes back through it is float32 again. float64 is left alone. Only the forward pass belongs inside;
-    the backward pass runs in the dtypes that it left. Products are summed in float32 on every device. On the CPU half
-    precision is computed in float32 and rounded: as on a GPU, but slower than float32 alone.
+    gradient that comes back through it is float32 again. Of other inputs the last one's copy serves as well. float64 is
+    left alone. Only the forward pass belongs inside; the backward pass runs in the dtypes that it left. Products are
+    summed in float32 on every device. On the CPU half precision is computed in float32 and rounded: as on a GPU, but
+    slower than float32 alone.
 
     (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740; torch.autocast is the model.)
 
@@ -47,6 +48,7 @@ class autocast(ContextDecorator):
             raise ValueError(f"autocast computes in 'bfloat16' or 'float16', or with None in float32; not in {dtype!r}")
         self._before: list[autocast | None] = []
         self._copies: dict[int, tuple[Tensor, int, Tensor]] = {}  # of a leaf: itself, its version, the cast
+        self._latest: tuple[Tensor, int, Tensor] | None = None  # of what was cast last and is no leaf, likewise
 
     def __enter__(self) -> autocast:
         self._before.append(state.autocast)
@@ -57,6 +59,7 @@ class autocast(ContextDecorator):
         state.autocast = self._before.pop()
         if not self._before:
             self._copies.clear()
+            self._latest = None
 
     def _recreate_cm(self) -> autocast:  # a decorated function may run in several threads at once
         return autocast(self.dtype)
@@ -78,16 +81,24 @@ class autocast(ContextDecorator):
             return x
         if not isinstance(x, Tensor):
             return x.astype(dtype)
-        if x._node is not None or not x.requires_grad or _is_half(given):
-            return _astype(x, dtype)
-        leaf, version, copy = self._copies.get(id(x), (None, 0, None))
-        fresh = leaf is x and version == x._version[0] and copy.dtype == dtype
-        # A copy that no gradient can flow through any more, or never could, serves only where none is wanted.
-        if fresh and (not state.recording or (copy._node is not None and copy._node.kept is not None)):
-            return copy
-        copy = _astype(x, dtype)
-        self._copies[id(x)] = x, x._version[0], copy
-        return copy
+        is_weight = x._node is None and x.requires_grad and not _is_half(given)
+        entry = self._copies.get(id(x)) if is_weight else self._latest
+        if entry is not None and _serves(entry, x, dtype):
+            return entry[2]
+        entry = x, x._version[0], _astype(x, dtype)
+        if is_weight:
+            self._copies[id(x)] = entry
+        else:  # several products of one input, q, k and v say, come after each other
+            self._latest = entry
+        return entry[2]
+
+
+def _serves(entry: tuple[Tensor, int, Tensor], x: Tensor, dtype) -> bool:
+    """Whether an earlier cast is that of x to `dtype`, and takes gradients where they are wanted."""
+    source, version, copy = entry
+    if source is not x or version != x._version[0] or copy.dtype != dtype:
+        return False
+    return not state.recording or not x.requires_grad or (copy._node is not None and copy._node.kept is not None)
 
 
 def get_autocast_dtype() -> str | None:

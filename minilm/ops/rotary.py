@@ -11,13 +11,13 @@ from minilm.autograd import Array, Tensor, op
 __all__ = ["rotary_embedding", "rotary_tables"]
 
 
-@op(precision="float32")
+@op
 def rotary_embedding(x: Array, cos, sin, interleaved=False):
     """Each pair of x's features turned by the angle of its position: (a cos - b sin, b cos + a sin).
 
     x (B, H, T, D), also a view as `split_heads` makes it; cos and sin (T, R/2) or (B, T, R/2), as from
-    `rotary_tables`, of x's dtype. Pair i of the first R features is (i, i + R/2), as in LLaMA, or if `interleaved`
-    (2i, 2i + 1), as in GPT-J; the others stay as they are. The tables get no gradient.
+    `rotary_tables`, of x's dtype or, where that has 16 bits, float32. Pair i of the first R features is (i, i + R/2),
+    as in LLaMA, or if `interleaved` (2i, 2i + 1), as in GPT-J; the others stay as they are. The tables get no gradient.
 
     >>> import numpy as np
     >>> cos, sin = rotary_tables(2, 4)

@@ -25,6 +25,7 @@ from minilm_kernels.global_norm import cuda as global_norm_cuda
 from minilm_kernels.lamb import cuda as lamb_cuda
 from minilm_kernels.layer_norm import cuda as norm_cuda
 from minilm_kernels.recording import recording
+from minilm_kernels.rotary import cuda as rotary_cuda
 
 FOUND = [
     pytest.param(name, mode, dtype, id=f"{operation}-{dtype}")
@@ -118,6 +119,16 @@ def test_logits_with_gaps_between_their_rows_are_read_in_place(emulated, rng, dt
     for array, other in zip(*found):
         np.testing.assert_allclose(array.astype(float), other.astype(float), rtol=0.01, atol=1e-5)
     np.testing.assert_allclose(found[0][0], expected[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [32, 10])
+def test_rotary_takes_float32_tables_beside_16_bits(emulated, rng, columns):
+    angles = rng.standard_normal((5, columns // 2))
+    x, tables = rng.standard_normal((2, 3, 5, columns)).astype("bfloat16"), (np.cos(angles), np.sin(angles))
+    with emulated():
+        y = rotary_cuda.rotary(x, *(table.astype(np.float32) for table in tables), interleaved=False)
+    exact = minilm_kernels.rotary(x.astype(np.float64), *tables, implementation="reference")
+    np.testing.assert_allclose(y.astype(np.float64), exact, rtol=2.0**-8, atol=1e-6)
 
 
 def test_a_wrong_target_gives_nan(emulated, rng):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,18 @@ def test_the_result_lies_in_memory_as_x_does(implementation):
     x, cos, sin = arrays(2, 3, 5, 8, 4)
     assert rotary(laid(x, "split heads"), cos, sin, implementation=implementation).swapaxes(1, 2).flags.c_contiguous
     assert rotary(x, cos, sin, implementation=implementation).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_half_precision_is_turned_by_float32_tables_and_rounded_once(dtype, interleaved):
+    x, cos, sin = arrays(2, 3, 5, 16, 6, seed=1)
+    x = x.astype(dtype)
+    for turn in (rotary, rotary_backward):
+        found = turn(x, cos, sin, interleaved=interleaved)
+        exact = turn(x.astype(np.float32), cos, sin, interleaved=interleaved, implementation="reference")
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found.astype(np.float32), exact, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-6)
 
 
 def test_nan_stays_in_its_pair():

@@ -15,14 +15,14 @@ def rotary(x, cos, sin, *, interleaved=False, implementation="auto"):
     D - R features stay as they are.
 
     `x` (B, H, T, D) of any floating dtype and layout: a view of (B, T, H, D) is not copied, and the result lies in
-    memory as x does. `cos` and `sin` (T, R/2) or (B, T, R/2) of x's dtype. Returns an array like x. ValueError or
-    TypeError for others.
+    memory as x does. `cos` and `sin` (T, R/2) or (B, T, R/2) of x's dtype, or float32 where x has 16 bits: it is turned
+    in float32 then, and rounded once. Returns an array like x. ValueError or TypeError for others.
 
     >>> x = np.array([1.0, 0.0, 5.0]).reshape(1, 1, 1, 3)
     >>> rotary(x, np.array([[0.0]]), np.array([[1.0]]))
     array([[[[0., 1., 5.]]]])
     """
-    _check("x", x, cos, sin)
+    cos, sin = _tables("x", x, cos, sin)
     return registry.call("rotary", implementation, x, cos, sin, interleaved=bool(interleaved))
 
 
@@ -35,11 +35,12 @@ def rotary_backward(g, cos, sin, *, interleaved=False, implementation="auto"):
     >>> rotary_backward(g, np.array([[0.0]]), np.array([[1.0]]))
     array([[[[1., 0., 5.]]]])
     """
-    _check("g", g, cos, sin)
+    cos, sin = _tables("g", g, cos, sin)
     return registry.call("rotary_backward", implementation, g, cos, sin, interleaved=bool(interleaved))
 
 
-def _check(name, x, cos, sin):
+def _tables(name, x, cos, sin):
+    """The tables as implementations take them, float32 at least; ValueError or TypeError for what does not fit x."""
     checks.is_floating(name, x)
     if x.ndim != 4:
         raise ValueError(f"{name} has shape {x.shape}; expected (B, H, T, D): reshape it")
@@ -50,5 +51,8 @@ def _check(name, x, cos, sin):
             f"cos has shape {cos.shape}; expected ({T}, R/2) or ({B}, {T}, R/2) with R of at most {D}, "
             f"as {name} has shape {x.shape}"
         )
-    checks.matches("cos", cos, cos.shape, x.dtype)
-    checks.matches("sin", sin, cos.shape, x.dtype)
+    wide = checks.wide(x)
+    if cos.dtype != wide:
+        checks.matches("cos", cos, cos.shape, x.dtype)
+    checks.matches("sin", sin, cos.shape, cos.dtype)
+    return cos.astype(wide, copy=False), sin.astype(wide, copy=False)

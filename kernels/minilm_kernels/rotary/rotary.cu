@@ -2,9 +2,20 @@
 // strides (of batch, head and position, in elements) say; a row of D features is contiguous.
 #include "packs.cuh"
 
+// WIDTH numbers of a table, 16 bytes at a time.
+__device__ __forceinline__ void load_table(const float* from, float (&x)[WIDTH]) {
+    constexpr int N = WIDTH < 4 ? WIDTH : 4;
+#pragma unroll
+    for (int j = 0; j < WIDTH; j += N) {
+        const Pack<float, N> pack = *reinterpret_cast<const Pack<float, N>*>(from + j);
+#pragma unroll
+        for (int k = 0; k < N; ++k) x[j + k] = pack.at[k];
+    }
+}
+
 // A thread turns WIDTH pairs, or copies WIDTH features: `half` pairs and D - 2 half features of each row. `sign` is -1 to
 // turn back. The tables have a batch stride of 0 where all rows of the batch share them.
-extern "C" __global__ __launch_bounds__(256) void rotary(const SCALAR* x, const SCALAR* cos, const SCALAR* sin,
+extern "C" __global__ __launch_bounds__(256) void rotary(const SCALAR* x, const float* cos, const float* sin,
                                                          SCALAR* y, i64 x_batch, i64 x_head, i64 x_row, i64 y_batch,
                                                          i64 y_head, i64 y_row, i64 table_batch, int heads, int length,
                                                          int size, int half, bool interleaved, float sign,
@@ -23,8 +34,8 @@ extern "C" __global__ __launch_bounds__(256) void rotary(const SCALAR* x, const 
         store(y + half + i, first);
         return;
     }
-    load(cos + b * table_batch + t * half + i, c);
-    load(sin + b * table_batch + t * half + i, s);
+    load_table(cos + b * table_batch + t * half + i, c);
+    load_table(sin + b * table_batch + t * half + i, s);
     if (interleaved) {
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) first[j] = to_float(x[2 * (i + j)]), second[j] = to_float(x[2 * (i + j) + 1]);
