@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import minilm_kernels as kernels
+from minilm_kernels import portable
 
 from minilm import backend
 from minilm.autograd import Array, Tensor, op
@@ -166,5 +167,5 @@ def _bias(attn_mask, q):
         return None
     if mask.dtype.kind == "b":
         xp = array_module(mask)
-        return xp.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))
+        return portable.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))
     return attn_mask if attn_mask.dtype == q.dtype else astype(attn_mask, q.dtype)

@@ -107,6 +107,16 @@ def test_kernel_and_composition_agree_in_float32(settings, T, S, rng):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_boolean_mask_is_for_every_dtype(device, dtype, rng):
+    x = minilm.tensor(rng.standard_normal((1, 2, 3, 8)), dtype=dtype, device=device)
+    masked = attend(x, x, x, attn_mask=beside(x, np.tri(3, dtype=bool)))
+    causal = attend(x, x, x, causal=True)
+    assert str(masked.dtype) == dtype
+    found, expected = (y.numpy().astype(np.float32) for y in (masked, causal))
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01)
+
+
 def test_a_learned_additive_mask_has_a_gradient(check):
     shapes = [(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2), (2, 3, 4)]
     check(lambda q, k, v, bias: attend(q, k, v, attn_mask=bias), shapes)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cuda.launching import DTYPES, contiguous, program
 from ..dequantize.cuda import FORMATS, dequantize
+from ..products import matmul
 from ..registry import array_module, register
 
 MANY_ROWS = 17  # two launches' worth of ROWS rows and one more
@@ -25,8 +26,7 @@ def quantized_matmul(x, blocks, *, format):
     rows = x.size // max(length, 1)
     if rows >= MANY_ROWS:
         weight = dequantize(blocks, format=format, dtype=x.dtype)
-        y = x.reshape(rows, length) @ weight.T
-        return y.astype(x.dtype, copy=False).reshape(*x.shape[:-1], outputs)
+        return matmul(x.reshape(rows, length), weight.T).reshape(*x.shape[:-1], outputs)
     y = xp.zeros((*x.shape[:-1], outputs), x.dtype)
     at_a_time = 1 if rows == 1 else _ROWS
     compiled = program(__file__, "quantized.cu", x.dtype, FORMAT=FORMATS[format], ROWS=at_a_time)
