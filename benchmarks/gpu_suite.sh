@@ -59,7 +59,7 @@ if [ -n "$dry" ]; then
 fi
 
 missing=''
-for module in numpy numba cupy ml_dtypes safetensors; do has $module || missing+=" $module"; done
+for module in numpy numba ml_dtypes safetensors; do has $module || missing+=" $module"; done
 for module in torch pytest hypothesis numba_cuda transformers; do
     has $module || echo "not installed: $module; what needs it is left out"
 done
