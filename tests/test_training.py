@@ -347,3 +347,15 @@ def test_the_losses_are_drawn(tmp_path):
     assert small[:8] == large[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(large) > len(small)  # a second curve
     assert draw_loss([], tmp_path / "c.png").is_file()
+
+
+def test_the_mean_of_the_losses_does_not_lag():
+    """A loss that falls at one rate is its own mean, to the ends of the run."""
+    from minilm.training.metrics import _smoothed
+
+    falling = [5 - 0.01 * step for step in range(250)]
+    means, width = _smoothed(falling)
+    assert width == 5
+    np.testing.assert_allclose(means, falling, rtol=1e-12)
+    assert abs(_smoothed([1.0, -1.0] * 500)[0][10:-10]).max() < 0.1
+    assert _smoothed([])[0].size == 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 from pathlib import Path
+
+import numpy as np
 
 from minilm.checkpoint import atomic_write
 
@@ -87,12 +88,14 @@ def draw_loss(rows: list[dict], path: str | os.PathLike) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(steps, _smoothed(losses), color="tab:blue", label="train (running mean)")
+    means, width = _smoothed(losses)
+    if width > 1:
+        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="train, each step")
+    axes.plot(steps, means, color="tab:blue", label="train" if width == 1 else f"train, mean of {width} steps")
     evaluated = [row for row in rows if "val_loss" in row]
     if evaluated:
         best = min(evaluated, key=lambda row: row["val_loss"])
-        label = f"val (best {best['val_loss']:.3f} at step {best['step']})"
+        label = f"validation (best {best['val_loss']:.3f} at step {best['step']})"
         axes.plot(
             [row["step"] for row in evaluated],
             [row["val_loss"] for row in evaluated],
@@ -110,12 +113,12 @@ def draw_loss(rows: list[dict], path: str | os.PathLike) -> Path:
     return atomic_write(path, image.getvalue())
 
 
-def _smoothed(values: list[float]) -> list[float]:
-    """A running mean over about a fiftieth of the run, with no lag at its start."""
-    keep = math.exp(-50 / max(len(values), 1))
-    total = weight = 0.0
-    out = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        out.append(total / weight)
-    return out
+def _smoothed(values: list[float]) -> tuple[np.ndarray, int]:
+    """Means over a fiftieth of the run, and over how many steps that is; each lies in the middle of its window.
+
+    Windows are narrower at both ends, so that the mean keeps up with a loss that falls fast.
+    """
+    half, place = len(values) // 100, np.arange(len(values))
+    reach = np.minimum(half, np.minimum(place, place[::-1]))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1), 2 * half + 1
