@@ -144,7 +144,7 @@ def test_a_run_in_its_folder_and_what_can_change_on_the_way(tmp_path):
         Run.start(config, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"seed is 5, and the run .* was started with 1337"):
         Run.resume(tmp_path / "run", merge(config, {"seed": 5}))
-    with pytest.raises(ConfigError, match=r"model is ModelConfig\(n_layer=3"):
+    with pytest.raises(ConfigError, match=r"model.n_layer is 3, and the run .* was started with"):
         Run.resume(tmp_path / "run", merge(config, {"model": {"n_layer": 3}}))
 
     longer = merge(config, {"train": {"steps": 6}, "optim": {"lr": 1e-2, "weight_decay": 0.5}})

@@ -32,7 +32,9 @@ class Generator:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Starts the stream anew from `seed`."""
+        """Starts the stream anew from `seed`; ValueError for a negative one."""
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; expected 0 or more")
         self._stream = np.random.Generator(np.random.PCG64(seed))
 
     def normal(self, shape, std: float = 1.0, mean: float = 0.0, dtype="float32", device: str = "cpu"):

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_write", "sync_file", "sync_folder"]
+__all__ = ["atomic_write", "naming", "sync_file", "sync_folder"]
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """A `with` block whose OSErrors (a full disk, say) name this file, where they name none or one that is aside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
@@ -19,14 +31,15 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            with open(aside, "wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
     sync_folder(path.parent)
     return path
 

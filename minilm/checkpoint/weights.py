@@ -6,13 +6,14 @@ import json
 import math
 import mmap
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
 from minilm import backend
 
-from .files import sync_file, sync_folder
+from .files import naming, sync_file, sync_folder
 
 __all__ = ["load_weights", "map_weights", "save_weights"]
 
@@ -29,8 +30,8 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
     """Writes `arrays` (name to NumPy or CuPy array) to `path`: aside first, then renamed, so that no half file is left.
 
     Any shape and layout; dtypes are kept (floating-point ones, bfloat16 too, integers, bool), others are a TypeError.
+    A full disk is an OSError that names `path`, and what was there before is still there.
     """
-    from safetensors.numpy import save_file
 
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,16 +42,30 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
             raise TypeError(f"{name!r} is {array.dtype}, which a safetensors file does not hold; convert it first")
         # The library writes an array's memory as it lies, so it must lie in order (a scalar stays one: reshape).
         ordered[name] = np.ascontiguousarray(array).reshape(array.shape)
-    try:
-        aside.touch()
-        mode = aside.stat().st_mode  # an ordinary file's; the library makes one that only its owner may read
-        save_file(ordered, aside, metadata={"format": "pt", **(metadata or {})})
-        os.chmod(aside, mode)
-        sync_file(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            aside.touch()
+            mode = aside.stat().st_mode  # an ordinary file's; the library makes one that only its owner may read
+            _save_file(ordered, aside, {"format": "pt", **(metadata or {})})
+            os.chmod(aside, mode)
+            sync_file(aside)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _save_file(arrays: dict, path: Path, metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:  # the system's, by its number in the text
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from .decoding import DecodingArguments, ShownText
 from .errors import UsageError, as_usage_error
-from .parsing import parse
+from .parsing import parse, place
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ _HELP = "/reset forgets the conversation, /quit (or Ctrl-D) ends; Ctrl-C stops a
 class ChatArguments(DecodingArguments):
     """What `minilm chat` takes."""
 
-    model: str  # a model's folder in Hugging Face form, a GGUF file, or a name on the hub
+    model: Annotated[str, place("MODEL")]  # a model's folder in Hugging Face form, a GGUF file, or a name on the hub
     system: str | None = None  # what the model is told first; None: what its template says
     weights: Literal["keep", "fp32"] | None = None  # of a GGUF file: quantised as they are, or made float32
     max_new_tokens: int = 512  # tokens of an answer, at most

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from .parsing import parse
+from .errors import as_usage_error
+from .parsing import parse, place
 
 __all__ = ["run"]
 
@@ -15,8 +16,10 @@ __all__ = ["run"]
 class CheckArguments:
     """What `minilm check` takes."""
 
-    run: str  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
-    length: int = 32  # tokens in a row of the test input
+    run: Annotated[
+        str, place("MODEL")
+    ]  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
+    length: int = 32  # tokens in a row of the test input; half the model's longest text at most
     seed: int = 0  # of the test input
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute
 
@@ -32,9 +35,10 @@ def run(arguments: Sequence[str]) -> int:
 
     model = load_alone(options.run, options.device, "fp32")
     print(f"{type(model).__name__} with {model.n_parameters:,} parameters, {options.run}")
-    results = check_model(
-        model, length=options.length, seed=options.seed, report=lambda result: print(result, flush=True)
-    )
+    with as_usage_error():
+        results = check_model(
+            model, length=options.length, seed=options.seed, report=lambda result: print(result, flush=True)
+        )
     failed = sum(not result.ok for result in results)
     print(f"{len(results) - failed} of {len(results)} properties hold")
     return 1 if failed else 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from .errors import UsageError, as_usage_error
-from .parsing import parse
+from .parsing import parse, place
 
 __all__ = ["run"]
 
@@ -17,8 +17,10 @@ __all__ = ["run"]
 class ConvertArguments:
     """What `minilm convert` takes."""
 
-    source: str  # a GGUF file, a run folder, a model's folder in Hugging Face form, or a name on the hub
-    target: str  # the folder to write: config.json, model.safetensors, tokenizer.json
+    source: Annotated[
+        str, place("MODEL")
+    ]  # a GGUF file, a run folder, a model's folder in Hugging Face form, or a name on the hub
+    target: Annotated[str, place("FOLDER")]  # the folder to write: config.json, model.safetensors, tokenizer.json
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the weights there
 
 

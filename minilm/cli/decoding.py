@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from .errors import UsageError
 
-__all__ = ["DecodingArguments", "ShownText", "show"]
+__all__ = ["DRAWING", "DecodingArguments", "ShownText", "show"]
+
+DRAWING = "temperature", "top_k", "top_p", "min_p", "typical_p"  # what only matters where tokens are drawn
 
 _AS_THEY_ARE = (
     "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty",
@@ -53,6 +55,18 @@ class DecodingArguments:
         """Raises UsageError for what can be seen to be wrong before a model is loaded."""
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"seed is {self.seed}; expected 0 or more")
+        usual = {field.name: field.default for field in fields(self)}
+        for why, names in self.without_effect():
+            for name in names:
+                if getattr(self, name) != usual[name]:
+                    raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}")
+
+    def without_effect(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Why some options change nothing beside the others, and which."""
+        if self.greedy:
+            yield "--greedy takes the likeliest token; leave one of the two out", DRAWING
+        if self.assistant_model is None:
+            yield "it is for --assistant-model, which is not given", ("num_assistant_tokens",)
 
     def load_assistant(self):
         """The model that guesses, or None."""

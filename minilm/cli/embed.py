@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from .errors import UsageError, as_usage_error
-from .parsing import parse
+from .parsing import parse, place
 
 __all__ = ["run"]
 
@@ -21,8 +21,8 @@ __all__ = ["run"]
 class EmbedArguments:
     """What `minilm embed` takes."""
 
-    model: str  # folder of an encoder, with its tokenizer, or its name on the hub
-    file: str  # texts, one a line, in UTF-8; - for the standard input
+    model: Annotated[str, place("MODEL")]  # folder of an encoder, with its tokenizer, or its name on the hub
+    file: Annotated[str, place("FILE")]  # texts, one a line, in UTF-8; - for the standard input
     output: str | None = None  # a file that ends in .npy (an array, a row a line) or .jsonl; None: JSON lines, here
     batch_tokens: int = 2048  # tokens to compute together
     max_length: int | None = None  # tokens of a text that are seen; None: what the model's files say
@@ -36,8 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(
         EmbedArguments, arguments, "embed", "Write a vector for each line of a text.", positional="required"
     )
-    if options.output is not None and Path(options.output).suffix not in (".npy", ".jsonl"):
-        raise UsageError(f"output is {options.output}; expected a name that ends in .npy or .jsonl")
+    if options.output is not None:
+        _check_place(Path(options.output))
     texts = _lines(options.file)
 
     from minilm.checkpoint.hub import fetch, is_hub_name
@@ -56,6 +56,16 @@ def run(arguments: Sequence[str]) -> int:
     speed = f"{len(texts) / seconds:.0f} texts/s" if texts else "no texts"
     print(f"{vectors.shape[0]} vectors of {vectors.shape[1]} numbers, {speed}", file=sys.stderr)
     return 0
+
+
+def _check_place(output: Path) -> None:
+    """UsageError for what can't be written, before anything is computed."""
+    if output.suffix not in (".npy", ".jsonl"):
+        raise UsageError(f"output is {output}; expected a name that ends in .npy or .jsonl")
+    if not output.parent.is_dir():
+        raise UsageError(f"output is {output}, and there is no folder {output.parent}")
+    if output.is_dir():
+        raise UsageError(f"output is {output}, which is a folder; name a file")
 
 
 def _lines(file: str) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from .decoding import DecodingArguments, ShownText, show
+from .decoding import DRAWING, DecodingArguments, ShownText, show
 from .errors import as_usage_error
-from .parsing import parse
+from .parsing import parse, place
 
 __all__ = ["first_tokens", "run"]
 
@@ -18,13 +18,23 @@ __all__ = ["first_tokens", "run"]
 class GenerateArguments(DecodingArguments):
     """What `minilm generate` takes."""
 
-    run: str  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
+    run: Annotated[
+        str, place("MODEL")
+    ]  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
     prompt: str = ""  # what the text begins with
     ignore_eos: bool = False  # go on past the end of a text
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # what to compute in; tf32 on a GPU only
     num_beams: int = 1  # above 1: the likeliest of texts that are followed at once, nothing is drawn
     length_penalty: float = 1.0  # of beams; above 0 long texts are favoured
     cache_implementation: Literal["dynamic", "static", "sliding_window"] = "dynamic"  # what is kept of the tokens, how
+
+    def without_effect(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Why some options change nothing beside the others, and which."""
+        yield from super().without_effect()
+        if self.num_beams > 1:
+            yield "--num-beams above 1 draws nothing; leave one of the two out", DRAWING
+        if self.num_beams == 1:
+            yield "it is for --num-beams above 1", ("length_penalty",)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,8 +7,9 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Annotated
 
-from .parsing import parse
+from .parsing import parse, place
 
 __all__ = ["run"]
 
@@ -19,7 +20,9 @@ _PACKAGES = ("numpy", "numba", "safetensors", "tokenizers", "ml_dtypes", "rich",
 class InfoArguments:
     """What `minilm info` takes."""
 
-    model: str | None = None  # a run folder, a model's folder, a GGUF file: what it is; None: the machine
+    model: Annotated[str | None, place("[MODEL]")] = (
+        None  # a run folder, a model's folder, a GGUF file: what it is; None: the machine
+    )
 
 
 def run(arguments: Sequence[str]) -> int:

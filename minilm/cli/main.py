@@ -96,7 +96,7 @@ def _set_threads(count: int | None) -> None:
 def _run(verb: str, arguments: list[str]) -> int:
     from minilm.backend import guard_memory
 
-    from .errors import user_errors
+    from .errors import said, user_errors
 
     try:
         with guard_memory():
@@ -104,7 +104,7 @@ def _run(verb: str, arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except user_errors() as error:
-        return _error(str(error), 1)
+        return _error(said(error), 1)
 
 
 def _error(message: str, status: int) -> int:

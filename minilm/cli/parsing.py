@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-__all__ = ["parse"]
+__all__ = ["parse", "place"]
+
+
+def place(name: str):
+    """What the help calls a field that is given by its place: `Annotated[str, place("MODEL")]`."""
+    import tyro
+
+    return tyro.conf.arg(metavar=name)
 
 
 def parse(kind, arguments: Sequence[str], verb: str, description: str, default=None, positional: str | None = None):

@@ -23,7 +23,7 @@ from minilm.training import (
     preset,
 )  # fmt: skip
 
-from .errors import UsageError, as_usage_error
+from .errors import UsageError, as_usage_error, said
 from .parsing import parse
 from .progress import TrainingProgress
 
@@ -58,6 +58,10 @@ def run(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             progress.print(f"stopped at once; to go on from the last checkpoint: {_go_on(folder)}")
             return 130
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk, say
+            raise UsageError(f"{said(error)}. To go on from the last checkpoint then: {_go_on(folder)}") from error
     return _farewell(training, outcome, progress, folder)
 
 

@@ -27,9 +27,11 @@ def check_model(model, *, length: int = 32, seed: int = 0, report: Callable[[Che
     True
     """
     subject = subject_of(model)
+    if length < 4 or subject.max_length < 8:
+        raise ValueError(
+            f"length is {length} and the model's longest text {subject.max_length}; expected 4 and 8 tokens at least"
+        )
     length = min(length, subject.max_length // 2)
-    if length < 4:
-        raise ValueError(f"check_model needs length >= 4 and a model for 8 tokens or more; got {length} to look at")
     context = Context(subject, length, backend.Generator(seed))
     results = []
     gradients = [(p, p.grad) for p in model.parameters()]

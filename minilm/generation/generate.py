@@ -160,7 +160,7 @@ def _check_alone(model, config: GenerationConfig, ids, mask, past_key_values, as
     plain = config.use_cache and config.cache_implementation == "dynamic"
     has_encoder = hasattr(model, "encode")
     if guesses:
-        require(one, "tokens are guessed for one text at a time, without beams: give one row of input_ids")
+        require(one, "tokens are guessed for one text at a time: give one row of input_ids, and leave beams out")
         require(
             assistant_model is None or config.prompt_lookup_num_tokens is None,
             "assistant_model and prompt_lookup_num_tokens both guess tokens: leave one of them",

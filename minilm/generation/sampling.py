@@ -49,7 +49,7 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         require(
             self.temperature > 0,
-            f"temperature must be above 0 (for greedy decoding: do_sample=False); got {self.temperature}",
+            f"temperature must be above 0 (for greedy decoding: do_sample=False, or --greedy); got {self.temperature}",
         )
         require(self.top_k is None or self.top_k >= 1, f"top_k must be at least 1, or None for all; got {self.top_k}")
         for name in ("top_p", "typical_p"):

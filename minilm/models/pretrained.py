@@ -127,7 +127,11 @@ def read_config(folder: str | os.PathLike) -> dict:
     """What a model's config.json says. FileNotFoundError where there is none, ValueError for one that is damaged."""
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json; is it a model's or a finished run's folder?")
+        raise FileNotFoundError(
+            f"{folder} holds no config.json; is it a model's or a finished run's folder?"
+            if Path(folder).is_dir()
+            else f"there is no folder {folder}; expected a model's, or a finished run's"
+        )
     return _read_json(path)
 
 

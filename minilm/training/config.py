@@ -195,9 +195,9 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}")
-    text, suffix = path.read_text(encoding="utf-8"), path.suffix.lower()
+    suffix = path.suffix.lower()
     try:
-        settings = _parse(text, suffix, path)
+        settings = _parse(path.read_text(encoding="utf-8"), suffix, path)
     except ConfigError:
         raise
     except ValueError as error:

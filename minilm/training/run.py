@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from minilm import backend, nn
 from minilm.autograd import check_precision
@@ -108,7 +108,7 @@ class Run:
         place.create(config)
         try:
             return cls(place, config, callbacks, progress)
-        except (ConfigError, DataError, FileNotFoundError, ValueError, RuntimeError):
+        except (ConfigError, DataError, OSError, ValueError, RuntimeError):
             place.discard()
             raise
 
@@ -130,11 +130,11 @@ class Run:
         place = RunFolder(folder)
         saved = place.read_config()
         config = saved if config is None else config
-        for name in _FIXED:
-            if getattr(config, name) != getattr(saved, name):
+        for name, now, then in _differences(config.to_dict(), saved.to_dict()):
+            if name.split(".")[0] in _FIXED:
                 raise ConfigError(
-                    f"{name} is {getattr(config, name)!r}, and the run in {folder} was started with "
-                    f"{getattr(saved, name)!r}; this can't change on the way: leave it out, or start a new run"
+                    f"{name} is {now!r}, and the run in {folder} was started with {then!r}; this can't change on the "
+                    "way: leave it out, or start a new run"
                 )
         _check(config)
         place.lock()
@@ -185,6 +185,15 @@ class Run:
             bos_token_id=eos,
             eos_token_id=eos,
         )
+
+
+def _differences(now: dict, then: dict, prefix: str = "") -> Iterator[tuple]:
+    """(name, value now, value then) of the settings that differ, sections gone through."""
+    for name, value in now.items():
+        if isinstance(value, dict):
+            yield from _differences(value, then[name], f"{prefix}{name}.")
+        elif value != then[name]:
+            yield prefix + name, value, then[name]
 
 
 def _device(config: Config) -> str:

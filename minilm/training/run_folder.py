@@ -137,7 +137,8 @@ class RunFolder:
             return self.path
         if not self.path.is_dir():
             raise RunFolderError(
-                f"there is no run folder {self.path}; train one with minilm train --output-dir {self.path}"
+                f"there is no run folder {self.path}, nor a model's; to train one: "
+                f"minilm train --output-dir {self.path}"
             )
         if not self.is_run:
             raise RunFolderError(

@@ -12,12 +12,16 @@ import numpy as np
 
 from .. import registry
 from .device import Device, device_named
+from .errors import LabError
 from .include import include
 from .problem import Problem
 from .workload import Workload, workload
 
 __all__ = ["Case", "cases", "check", "run"]
 
+_DESCRIPTION = (
+    "Check a kernel of your own against the float64 reference, on every dtype it declares and awkward shapes."
+)
 _SHOWN = 5  # failures that are told in full, of each kernel and dtype
 
 
@@ -71,11 +75,13 @@ def dtypes(entry: registry.Implementation) -> list[str]:
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """The verb: checks all kernels of a file; returns 0 if they are right, 1 if not."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog=prog, description=_DESCRIPTION)
     parser.add_argument("file", help="a Python file that registers kernels with minilm_kernels.registry.register")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and of how the cases are combined")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to check (default %(default)s)")
     options = parser.parse_args(arguments)
+    if options.seed < 0:
+        raise LabError(f"--seed {options.seed}; expected 0 or more")
     device = device_named(options.device)
     entries = include(options.file, device.name)
     wrong = 0

@@ -79,9 +79,30 @@ def option_values(words: list[str], workloads: list[Workload]) -> dict[str, tupl
             raise LabError(f"unknown argument {flag!r}; besides those of every operation, {names} {has}")
         if not rest or rest[0].startswith("--"):
             raise LabError(f"{flag} needs a value, as in {flag} {_shown(known_values(workloads, name))}")
-        texts = all(isinstance(value, str) for value in known_values(workloads, name))  # "none" is a word there
-        given[name] = tuple(word if texts else _value(word) for word in rest.pop(0).split(","))
+        usual, all_words = known_values(workloads, name), _words(workloads, name)
+        given[name] = tuple(_checked(word, flag, usual, all_words) for word in rest.pop(0).split(","))
     return given
+
+
+def _words(workloads: list[Workload], name: str) -> list[str]:
+    """The words that an option may be, those that are timed and those that are checked."""
+    having = [workload for workload in workloads if name in workload.options]
+    values = [value for workload in having for value in (*workload.options[name], *workload.awkward.get(name, ()))]
+    return list(dict.fromkeys(value for value in values if isinstance(value, str)))
+
+
+def _checked(word: str, flag: str, usual: tuple, words: list[str]) -> Any:
+    """The value that a word stands for; LabError where those that are usual are of another kind."""
+    if all(isinstance(value, str) for value in usual):  # "none" is a word there
+        if word not in words:
+            raise LabError(f"{flag} {word}: expected one of {', '.join(words)}")
+        return word
+    value = _value(word)
+    switch = all(isinstance(other, bool) for other in usual)
+    if isinstance(value, str) or (switch and not isinstance(value, bool)):
+        kind = "true or false" if switch else "a number"
+        raise LabError(f"{flag} {word}: expected {kind}, as in {flag} {_shown(usual)}")
+    return value
 
 
 def known_values(workloads: list[Workload], name: str) -> tuple:

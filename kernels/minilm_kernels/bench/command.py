@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("operations", nargs="*", metavar="OPERATION", help="one or more, or 'all'")
-    add("--list", action="store_true", help="show what there is to run, and run nothing")
+    add("--list", action="store_true", help="show what there is to run, of OPERATION or of all, and run nothing")
     add("--pass", dest="passes", default="fwd,bwd", help="fwd, bwd, or both (the default)")
     add("--device", default="cpu", choices=("cpu", "cuda"), help="where to run (default %(default)s)")
     add("--shapes", default="default", help="a preset, or shapes with ; between them: '1,12,4096,64;12,4,64,32'")
@@ -70,22 +71,22 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _bench(arguments: list[str], prog: str) -> int:
     options, unknown = _parser(prog).parse_known_args(arguments)
     if options.list:
-        return _list(options.include, options.device)
+        return _list(options.operations, options.include, options.device)
     device = device_named(options.device)
     for path in options.include:
         for entry in include(path, device.name):
             print(f"{path}: {entry.name!r} for {entry.operation}")
-    known = workloads()
     if not options.operations:
-        raise LabError(f"no operation is named; expected 'all' or some of: {', '.join(known)}")
-    names = ",".join("all" if name == "all" else name.removesuffix("_backward") for name in options.operations)
-    chosen = [known[name] for name in choose("operation", "all" if "all" in names.split(",") else names, known)]
+        raise LabError(f"no operation is named; expected 'all' or some of: {', '.join(workloads())}")
+    chosen = _chosen(options.operations)
     given = option_values(unknown, chosen)
     modes = [_PASSES[name] for name in choose("pass", options.passes, _PASSES)]
     if not any(mode in workload.passes() for workload in chosen for mode in modes):
         raise LabError(f"{chosen[0].operation} has no {modes[0]} pass; it has: {', '.join(chosen[0].passes())}")
     if options.rounds < 1 or options.seconds <= 0:
         raise LabError(f"--rounds {options.rounds} and --seconds {options.seconds}; expected more than 0 of both")
+    if options.seed < 0:
+        raise LabError(f"--seed {options.seed}; expected 0 or more")
     dtypes = choose("dtype", options.dtype or device.dtype, ("float32", "float64", "float16", "bfloat16"))
     wanted = None if options.implementations == "all" else _implementations(options.implementations, chosen, device)
     rivals = _peers(options.peers)
@@ -93,8 +94,8 @@ def _bench(arguments: list[str], prog: str) -> int:
         if path is not None:
             plots.check(path)
     for path in (options.csv, options.plot, options.roofline):
-        if path is not None and not path.parent.is_dir():
-            raise LabError(f"can't write {path}: there is no folder {path.parent}")
+        if path is not None:
+            _check_place(path)
 
     described, versions = device.describe(), machine.versions([*device.packages, *rivals])
     print(f"{described}; {versions}")
@@ -170,11 +171,29 @@ def _peers(words: str | None) -> list[str]:
     return [name for name in peers.PEERS if peers.available(name)]
 
 
-def _list(included: list[str], device: str) -> int:
-    """What there is to run, also where there is no such device."""
+def _chosen(words: list[str]) -> list[Workload]:
+    """The workloads of the operations that are named, forward or backward; those of "all"."""
+    known = workloads()
+    names = ",".join("all" if word == "all" else word.removesuffix("_backward") for word in words)
+    return [known[name] for name in choose("operation", "all" if "all" in names.split(",") else names, known)]
+
+
+def _check_place(path: Path) -> None:
+    """LabError if a file can't be written there: said before anything is measured."""
+    if not path.parent.is_dir():
+        raise LabError(f"can't write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise LabError(f"can't write {path}: it is a folder; name a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise LabError(f"can't write {path}: it may not be written there; name another place")
+
+
+def _list(words: list[str], included: list[str], device: str) -> int:
+    """What there is to run, of all operations or those that are named, also where there is no such device."""
     for path in included:
         include(path, device)
-    for name, workload in workloads().items():
+    for workload in _chosen(words or ["all"]):
+        name = workload.operation
         print(f"{name} ({', '.join(workload.passes())}), sizes {','.join(workload.sizes)}")
         for preset, shapes in workload.presets.items():
             print(f"  --shapes {preset}: {'; '.join(map(workload.label, shapes))}")
