@@ -81,7 +81,7 @@ def test_texts_come_from_the_standard_input_too(folder, tmp_path, monkeypatch, c
     [
         (["MODEL", "TEXTS", "--output", "vectors.txt"], "ends in .npy or .jsonl"),
         (["MODEL", "nowhere.txt"], "nowhere.txt"),
-        (["nowhere", "TEXTS"], "nowhere holds no config.json"),
+        (["nowhere", "TEXTS"], "there is no folder nowhere"),
         (["MODEL", "LATIN"], "is not UTF-8"),
         (["MODEL", "TEXTS", "--max-length", "65"], "max_length is 1 to 64"),
         (["MODEL", "TEXTS", "--batch-tokens", "0"], "batch_tokens is at least 1"),
