@@ -30,7 +30,7 @@ from minilm.optim import AdamW, clip_grad_norm
 ORDERS = (1, 2, 3, 4, 5, 6)
 LEARNING_RATE, FLOOR, WARMUP = 2e-3, 0.1, 0.05  # the last as shares of the rate and of the time
 SCORED_AT_ONCE = 32
-DRAWN_ON_THE_WAY = 8  # points of a curve, each by a part of the held-out text
+DRAWN_ON_THE_WAY, DRAWN = 8, 8192  # points of a curve, and how much of the held-out text they are scored on
 SAMPLE = 200
 
 
@@ -44,12 +44,13 @@ class Result:
     speed: float  # characters a second in training
     seen: int
     sample: np.ndarray | str
-    curve: list[tuple[float, float]] = field(default_factory=list)  # (seconds, bits)
+    curve: list[tuple[float, float]] = field(default_factory=list)  # (seconds, bits on the first held-out characters)
+    drawn: float = math.nan  # of an n-gram model, bits on these
 
 
 def main() -> None:
     options = arguments()
-    text = Path(options.text).read_text(encoding="utf-8")
+    text = read(options.text)
     characters = sorted(set(text))
     numbers = {character: number for number, character in enumerate(characters)}
     tokens = np.array([numbers[character] for character in text], np.int64)
@@ -74,6 +75,14 @@ def main() -> None:
         print(f"\n{options.plot} shows how each came there")
 
 
+def read(path: str) -> str:
+    """The text; what is wrong with the file in a line."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{path} can't be read as UTF-8 text: {error}") from error
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", help="a file of UTF-8 text")
@@ -88,6 +97,10 @@ def arguments() -> argparse.Namespace:
     for name in ("minutes", "layers", "width", "batch"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} is more than 0; got {getattr(options, name)}")
+    if options.seed < 0:
+        parser.error(f"--seed is 0 or more; got {options.seed}")
+    if options.plot and (Path(options.plot).suffix != ".png" or not Path(options.plot).parent.is_dir()):
+        parser.error(f"--plot is a name that ends in .png, in a folder that is there; got {options.plot}")
     if options.context < 2 or (options.width > 32 and options.width % 32):
         parser.error("--context is 2 or more, --width at most 32 or a multiple of it")
     return options
@@ -108,6 +121,7 @@ def count_all(training: np.ndarray, held_out: np.ndarray, vocabulary: int, seed:
             len(training) / seconds,
             len(training),
             sample,
+            drawn=model.loss(held_out[:DRAWN]) / math.log(2),
         )
 
 
@@ -121,7 +135,7 @@ def train_all(training: np.ndarray, held_out: np.ndarray, characters: list[str],
         (f"{cell.upper()}, 2 layers", as_large(gpt2.n_parameters, cell, vocabulary, options))
         for cell in ("lstm", "gru")
     ]
-    for name, model in (*models, (f"GPT-2, {options.layers} layers", gpt2)):
+    for name, model in (*models, (f"GPT-2, {options.layers} layer{'s'[: options.layers > 1]}", gpt2)):
         curve, seen, seconds = train(model, training, held_out, options)
         bits = score(model, held_out, options.context)
         drawn = model.generate(held_out[None, :1], max_new_tokens=SAMPLE, do_sample=True, seed=options.seed)[0, 1:]
@@ -140,7 +154,7 @@ def as_large(weights: int, cell: str, vocabulary: int, options) -> RecurrentLM:
 def train(model, training: np.ndarray, held_out: np.ndarray, options) -> tuple[list, int, float]:
     """(points of the curve, characters seen, seconds), at rates that rise and then fall by a cosine of the time."""
     random, budget = np.random.default_rng(options.seed), 60 * options.minutes
-    part = held_out[: max(options.context + 1, min(len(held_out), 8192))]
+    part = held_out[: max(options.context + 1, DRAWN)]
     beginning = {name: backend.to_numpy(value).copy() for name, value in model.state_dict().items()}
 
     def start_anew() -> AdamW:
@@ -207,14 +221,14 @@ def draw(results: list[Result], path: str) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     counted = min((one for one in results if not one.curve), key=lambda one: one.bits)
-    axes.axhline(counted.bits, color="0.4", linestyle="--", label=f"best n-gram ({counted.name})")
+    axes.axhline(counted.drawn, color="0.4", linestyle="--", label=f"best n-gram ({counted.name})")
     for one in results:
         if one.curve:
             axes.plot(*zip(*one.curve), marker=".", label=one.name)
     axes.set(
         xlabel="seconds of training",
-        ylabel="bits a character, held out",
-        ylim=(0.9 * min(r.bits for r in results), None),
+        ylabel="bits a character, start of the held-out text",
+        ylim=(0.9 * min(counted.drawn, *(bits for one in results for _, bits in one.curve)), None),
     )
     axes.grid(alpha=0.3)
     axes.legend()

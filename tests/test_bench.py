@@ -1,6 +1,7 @@
 """`minilm bench` and `minilm check-kernel`, as a user runs them."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -227,3 +228,23 @@ def test_the_lab_needs_nothing_of_minilm():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=300)
     assert run.returncode == 0, run.stderr
     assert "bench" not in registry.operations()
+
+
+@pytest.mark.parametrize(
+    ("span", "labels"), [((1.5, 60), ["2", "5", "10", "20", "50"]), ((0.02, 2e4), ["0.1", "1", "10"])]
+)
+def test_a_logarithmic_axis_has_plain_numbers_that_do_not_overlap(span, labels):
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    from matplotlib.figure import Figure
+    from minilm_kernels.bench.plots import _plain_ticks
+
+    figure = Figure(figsize=(4, 3))
+    axes = figure.add_subplot()
+    axes.set(xscale="log", xlim=span)
+    _plain_ticks(axes.xaxis)
+    figure.draw_without_rendering()
+    shown = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    inside = [label for label in shown if span[0] <= label.get_position()[0] <= span[1]]
+    assert [label.get_text() for label in inside][: len(labels)] == labels
+    boxes = [label.get_window_extent() for label in inside]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -26,12 +26,12 @@ def test_every_family_is_scored_and_writes(tmp_path):
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")][2:]
     bits = {name: float(value) for name, value, *_ in rows}
     sizes = {name: int(size.split()[0].replace(",", "")) for name, _, size, *_ in rows}
-    assert list(bits)[-3:] == ["LSTM, 2 layers", "GRU, 2 layers", "GPT-2, 1 layers"]
+    assert list(bits)[-3:] == ["LSTM, 2 layers", "GRU, 2 layers", "GPT-2, 1 layer"]
     # The text repeats: who counts five characters knows the sixth, and single ones say little.
     assert bits["6-gram, Kneser-Ney"] < 0.2 < 2 < bits["1-gram, Kneser-Ney"] < 5
     assert all(0 < value < 6 for value in bits.values())
     for name in ("LSTM, 2 layers", "GRU, 2 layers"):
-        assert sizes[name] == pytest.approx(sizes["GPT-2, 1 layers"], rel=0.15)
+        assert sizes[name] == pytest.approx(sizes["GPT-2, 1 layer"], rel=0.15)
     assert all(f"{name}: {value:.3f} bits a character\n    " in result.stdout for name, value in bits.items())
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -42,3 +42,24 @@ def test_a_text_that_is_too_short_is_refused(tmp_path):
     assert result.returncode == 1
     assert "text.txt has 5 characters; a tenth of it must be more than 16" in result.stderr
     assert "--minutes is more than 0" in families(tmp_path / "text.txt", "--minutes", "0").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.txt"], "nowhere.txt can't be read as UTF-8 text"),
+        (["binary"], "binary can't be read as UTF-8 text"),
+        (["text.txt", "--plot", "nowhere/curves.png"], "--plot is a name that ends in .png, in a folder that is there"),
+        (["text.txt", "--plot", "curves.xyz"], "--plot is a name that ends in .png"),
+        (["text.txt", "--seed", "-1"], "--seed is 0 or more"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("to be, or not to be: that is the question. " * 50)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    result = families(*arguments, *SMALL)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""

@@ -20,11 +20,12 @@ _COLOURS = (
     "#CC79A7",
     "#E69F00",
     "#56B4E9",
-    "#F0E442",
     "#8C564B",
     "#7F3FBF",
     "#3F7F3F",
+    "#F0E442",
 )
+_PRODUCTS = ("cpu", "cuda")  # what runs where no implementation is named: blue in every picture
 _KINDS = (".png", ".pdf", ".svg", ".jpg", ".webp")
 _PEER_COLOURS = ("#000000", "#555555")
 _MARKERS = "osD^vP*X<>ph"
@@ -76,12 +77,13 @@ def roofline(path: Path, rows: list[Row], device: str) -> list[Path]:
         matrix, copy = (np.median([getattr(row, name) for row in rows]) for name in ("matrix_rate", "copy_rate"))
         intensity = np.array([row.flops / row.bytes for row in rows])
         span = np.geomspace(min(intensity.min(), matrix / copy) / 3, max(intensity.max(), matrix / copy) * 3, 200)
-        axes.plot(span, np.minimum(matrix, span * copy) / 1e9, color="black", linewidth=1.2)
-        for text, place, shift, side in (
-            (f"matrix product {matrix / 1e9:,.0f} GFLOP/s", (span[-1], matrix / 1e9), (0, 5), "right"),
-            (f"copy {copy / 1e9:,.1f} GB/s", (span[0], span[0] * copy / 1e9), (14, -2), "left"),
-        ):
-            axes.annotate(text, place, shift, textcoords="offset points", ha=side, fontsize=8)
+        (ceiling,) = axes.plot(
+            span,
+            np.minimum(matrix, span * copy) / 1e9,
+            color="black",
+            linewidth=1.2,
+            label=f"ceiling: copy {copy / 1e9:,.1f} GB/s,\nmatrix product {matrix / 1e9:,.0f} GFLOP/s",
+        )
         colours = _colours(rows)
         markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(_unique(_kernel(row) for row in rows))}
         for row, x in zip(rows, intensity):
@@ -93,13 +95,24 @@ def roofline(path: Path, rows: list[Row], device: str) -> list[Path]:
                 markeredgewidth=0,
             )
         axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity (operations per byte moved)")
-        axes.set(ylabel="GFLOP/s", title=f"Roofline, {', '.join(_unique(row.dtype for row in rows))}")
-        figure.suptitle(device, fontsize=10)
+        axes.set(ylabel="GFLOP/s", title=f"Roofline, {', '.join(_unique(row.dtype for row in rows))}, {device}")
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_ticks(axis)
         handles = [_handle(name, colour, "s") for name, colour in colours.items()]
         handles += [_handle(name, "white", marker, edge="black") for name, marker in markers.items()]
-        figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+        figure.legend(handles=[*handles, ceiling], loc="outside right upper", fontsize=8)
         _save(figure, path)
     return [path]
+
+
+def _plain_ticks(axis) -> None:
+    """Marks a logarithmic axis at 1, 2, 5, 10 ..., over more than three decades at 1, 10 ..., in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low <= 1e3 else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _speed_figure(path: Path, rows: list[Row], device: str) -> None:
@@ -117,6 +130,9 @@ def _speed_figure(path: Path, rows: list[Row], device: str) -> None:
             place.set_axis_off()
         handles = [_handle(name, colour, "s") for name, colour in colours.items()]
         handles.append(matplotlib.lines.Line2D([], [], color="0.6", linestyle="--", label="this machine's ceiling"))
+        handles.append(
+            matplotlib.lines.Line2D([], [], color="0.25", linewidth=0.8, label="shades, whiskers: p20 to p80")
+        )
         figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
         figure.suptitle(f"{rows[0].operation} on {device}", fontsize=10)
         _save(figure, path)
@@ -161,13 +177,16 @@ def _bars(axes, rows: list[Row], colours: dict, amount: Callable, unit: str) -> 
         low, middle, high = (amount(row) / row.percentile(percent) for percent in (80, 50, 20))
         left = shapes.index(row.shape) + width * (providers.index(row.provider) - (len(providers) - 1) / 2)
         axes.bar(left, middle, 0.92 * width, color=colours[row.provider])
-        axes.errorbar(left, middle, [[middle - low], [high - middle]], color="0.25", linewidth=0.8)
-        axes.hlines(amount(row) / row.ceiling, left - width / 2, left + width / 2, color="0.6", linestyle="--")
+        whisker = "0.6" if colours[row.provider] in _PEER_COLOURS else "0.25"  # seen on black, too
+        axes.errorbar(left, middle, [[middle - low], [high - middle]], color=whisker, linewidth=0.8)
+    for place, shape in enumerate(shapes):
+        best = max(amount(row) / row.ceiling for row in rows if row.shape == shape)
+        axes.hlines(best, place - 0.4, place + 0.4, color="0.6", linestyle="--")
     names = ",".join(rows[0].sizes)
     axes.set_xticks(
         range(len(shapes)), shapes, rotation=20 if len(shapes) > 3 else 0, ha="right" if len(shapes) > 3 else "center"
     )
-    axes.set(xlabel=names, ylabel=unit)
+    axes.set(xlabel=f"shape ({names})", ylabel=unit)
     axes.grid(axis="x", visible=False)
 
 
@@ -181,6 +200,7 @@ def _rate(rows: list[Row]) -> tuple[Callable[[Row], float], str]:
 
 def _colours(rows: list[Row]) -> dict[str, str]:
     ours = [name for name in _unique(row.provider for row in rows if row.ours) if name != "reference"]
+    ours.sort(key=lambda name: name not in _PRODUCTS)
     theirs = _unique(row.provider for row in rows if not row.ours)
     chosen = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(ours)}
     if any(row.provider == "reference" for row in rows):
