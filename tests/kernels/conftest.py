@@ -125,6 +125,6 @@ def cuda_host():
 def emulated(cuda_host, tmp_path_factory):
     """A context, `with emulated():`, in which `minilm_kernels.cuda` runs kernels on NumPy arrays, on the host.
 
-    `descending=True` has the threads of a block act in reverse order, `capability=90` makes it another card.
+    `descending=True` has blocks and their threads act in reverse order, `capability=90` makes it another card.
     """
     return partial(cuda_host.emulated, tmp_path_factory.mktemp("cuda_host"))

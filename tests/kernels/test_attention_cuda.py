@@ -10,6 +10,9 @@ import pytest
 from minilm_kernels import attention, attention_backward
 from minilm_kernels.attention import cuda
 from minilm_kernels.attention.arguments import checked
+from minilm_kernels.attention.cuda_tiles import HEAD_SIZES, backward_tiles, forward_tiles
+from minilm_kernels.cuda import Program
+from minilm_kernels.cuda.program import DeviceProperties
 
 from minilm import backend
 
@@ -140,12 +143,14 @@ def test_obeys_the_error_law(name, on_the_host):
     _holds(name, on_the_host(name, descending=len(name) % 2 == 1))
 
 
-def test_cards_with_less_shared_memory_hold_one_stage(on_the_host, monkeypatch):
-    from minilm_kernels.cuda.program import DeviceProperties
-
-    monkeypatch.setattr(cuda, "device_properties", lambda: DeviceProperties(89, 4, 99 * 1024))
-    assert cuda._chosen("backward_keys", 128, 2, True, 99 * 1024)[1].stages == 1
-    _holds("causal", on_the_host("causal"))
+@pytest.mark.parametrize(("name", "tiles"), [("head size 128", (64, 64, 8, 1)), ("float32, wide", (16, 16, 4, 1))])
+def test_cards_with_less_shared_memory_have_smaller_tiles(name, tiles, on_the_host, monkeypatch):
+    card = DeviceProperties(89, 4, 99 * 1024)
+    monkeypatch.setattr(cuda, "device_properties", lambda: card)
+    dtype, sizes, _ = CASES[name]
+    found = cuda._backward_sizes(sizes[-1], DTYPES[dtype].itemsize, card.shared_bytes, plain=True)[1]
+    assert (found.m, found.n, found.warps, found.stages) == tiles
+    _holds(name, on_the_host(name))
 
 
 def test_gradients_go_into_parts_of_one_array(emulated):
@@ -191,6 +196,74 @@ def test_refuses_with_the_reason(emulated):
     with emulated(capability=80):
         assert cuda._limits(narrow, narrow, narrow, **settings) is None
     assert "score_mod" in cuda._limits(narrow, narrow, narrow, **settings | {"score_mod": abs})
+
+
+# Several tiles of keys to a query, and every way in which they are not the same ones for all queries.
+ORDERED = {
+    "shared heads": ((2, 4, 2, 200, 300, 32), {}),
+    "causal": ((1, 2, 1, 400, 400, 32), {"causal": True}),
+    "more keys": ((1, 2, 2, 200, 600, 32), {"causal": True}),
+    "more queries": ((1, 2, 1, 500, 300, 32), {"causal": True}),
+    "a window": ((1, 2, 2, 500, 600, 32), {"window": (90, 40)}),
+    "lengths": ((3, 2, 1, 200, 500, 32), {"causal": True, "key_lengths": np.array([0, 170, 500])}),
+    "sequences": ((1, 2, 1, 500, 500, 32), {"cu_seqlens": np.array([0, 1, 130, 130, 350, 500]), "window": (70, 70)}),
+    "sequences apart": (
+        (1, 2, 2, 400, 700, 32),
+        {"cu_seqlens": np.array([0, 60, 300, 400]), "cu_seqlens_k": np.array([0, 400, 400, 700]), "causal": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_dq_is_added_up_in_one_order(name, emulated, monkeypatch):
+    """Whichever block index begins first, and however many heads are beside each other; and it is right."""
+    sizes, settings = ORDERED[name]
+    g, q, k, v = (x.swapaxes(1, 2) for x in _drawn("bf16", sizes))
+    found, passes = checked(q, k, v, **UNSET | settings), []
+    with emulated():
+        out, logsumexp = cuda.attention(q, k, v, **found)
+    for descending, beside in ((False, 1), (True, 3)):
+        monkeypatch.setattr(cuda, "_CACHED", 0)
+        monkeypatch.setattr(cuda, "_FEWEST_BESIDE", beside)
+        with emulated(descending=descending):
+            passes.append(
+                cuda.attention_backward(g, q, k, v, out, logsumexp, **found, bias_gradient=False, into=None)[:3]
+            )
+    for one, other in zip(*passes):
+        assert one.tobytes() == other.tobytes()
+    wide = [x.astype(np.float64) for x in (g, q, k, v)]
+    exact = _passes(*wide, implementation="reference", **settings)[2:]
+    halves = _passes(*(x.astype(np.float16) for x in wide), implementation="reference", **settings)[2:]
+    for mine, e, plain in zip(passes[0], exact, halves):
+        eps = float(ml_dtypes.finfo(q.dtype).eps)
+        assert _error(mine, e) <= 2 * 8 * _error(plain, e) + eps * np.abs(e).max()
+
+
+def test_a_wait_for_a_block_that_has_not_begun_is_an_error(emulated, cuda_host, tmp_path):
+    (tmp_path / "waiting.cu").write_text(
+        '#include "common.cuh"\nextern "C" __global__ void waiting(int* turn) {\n'
+        "    if (threadIdx.x == 0) wait_for(turn, int(blockIdx.x));\n"
+        "    __syncthreads();\n    if (threadIdx.x == 0) add_relaxed(turn, 1);\n}"
+    )
+    kernel = Program(tmp_path / "beside.py", "waiting.cu").kernel("waiting")
+    turn = np.zeros(1, np.int32)
+    with emulated():
+        kernel(3, 32, (turn,))
+    assert turn[0] == 3
+    with emulated(descending=True), pytest.raises(cuda_host.KernelError, match="to become 2 that is 3"):
+        kernel(3, 32, (turn,))
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_tiles_fit_every_card_and_every_thread(itemsize):
+    for head_size in HEAD_SIZES:
+        for kilobytes in (99, 163, 227):
+            for plain in (True, False):
+                found = backward_tiles(head_size, itemsize, kilobytes * 1024, plain=plain)
+                assert found.backward_bytes(head_size, itemsize) <= kilobytes * 1024
+                assert found.backward_sums(head_size, plain=plain) <= 192
+        assert forward_tiles(head_size, itemsize).forward_bytes(head_size, itemsize) <= 99 * 1024
+    assert backward_tiles(128, 2, 227 * 1024).stages == 2
 
 
 @pytest.mark.gpu

@@ -1,7 +1,7 @@
-// What both backward kernels need of each query: its logsumexp, in base 2, and rowsum(g * out).
+// What backward.cu needs of each query, ready to be copied; and what it counts with, set to zero.
 //
-// Laid out (2, B, H, padded) with the length padded to whole tiles: +inf and 0 stand for rows that are not there and for
-// rows that see no key, and make their weights 2^(score - inf) = 0.
+// Of queries that are not there or see no key, logsumexp is +inf and rowsum(g * out) 0: their weights are
+// 2^(score - inf) = 0. The latter get their dq here, for maybe no key tile comes by.
 #include "scores.cuh"
 
 // A warp takes a row at a time.
@@ -18,11 +18,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_rows(co
         }
         sum = warp_sum(sum);
         logsumexp = p.logsumexp[(i64(b) * p.H + h) * p.T + t] * LOG2_E;
-        if (logsumexp == -INFINITE) logsumexp = INFINITE;
+        if (logsumexp == -INFINITE) {
+            logsumexp = INFINITE;
+            for (int d = 2 * lane; d < p.head_size; d += 2 * WARP) store_two(p.dq.at(b, h, t) + d, 0, 0);
+        }
     }
-    if (lane == 0) {
-        float* row = p.rows + (i64(b) * p.H + h) * p.padded + t;
-        row[0] = logsumexp;
-        row[i64(p.B) * p.H * p.padded] = sum;
-    }
+    if (lane > 0) return;
+    const i64 at = ((i64(b) * p.H + h) * p.padded + t) / SIXTEEN;
+    Rows& rows = p.rows[at];
+    const Range range = visible(p, b, min(t, p.T - 1));
+    rows.logsumexp[t % SIXTEEN] = logsumexp;
+    rows.product[t % SIXTEEN] = sum;
+    rows.first[t % SIXTEEN] = range.first;
+    rows.stop[t % SIXTEEN] = range.stop;
+    rows.position[t % SIXTEEN] = range.position;
+    if (t % SIXTEEN == 0) p.turns[at] = 0;
+    if (t + h + b == 0) *p.tickets = 0;
 }

@@ -1,4 +1,4 @@
-"""Attention on CUDA: the tensor core kernels of `forward.cu` and `backward_*.cu`, given arrays and a grid.
+"""Attention on CUDA: the tensor core kernels of `forward.cu` and `backward.cu`, given arrays and a grid.
 
 The launching code asks nothing of its arrays but addresses and strides, so that the tests can run it, kernels and all,
 on the host.
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cuda import Program, device_properties, scalar_name
 from ..registry import array_module, register
-from .cuda_tiles import HEAD_SIZES, tiles
+from .cuda_tiles import HEAD_SIZES, backward_tiles, forward_tiles
 
 __all__ = ["attention", "attention_backward"]
 
@@ -22,13 +22,14 @@ _HEADS = [("data", "u8"), ("batch", "i8"), ("head", "i8"), ("row", "i8")]
 PROBLEM = np.dtype(
     [
         *[(name, _HEADS) for name in ("q", "k", "v", "out", "g", "dq", "dk", "dv")],
-        *[(name, "u8") for name in ("logsumexp", "rows", "bias")],
+        *[(name, "u8") for name in ("logsumexp", "rows", "dq_sums", "turns", "tickets", "bias")],
         *[(f"bias_{axis}", "i8") for axis in ("batch", "head", "query", "key")],
         *[
             (name, "u8")
             for name in ("d_bias", "alibi_slopes", "key_lengths", "starts", "key_starts", "seed", "seed_at")
         ],
-        *[(name, "i4") for name in ("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right", "padded")],
+        *[(name, "i4") for name in ("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right")],
+        *[(name, "i4") for name in ("padded", "beside")],
         ("threshold", "u4"),
         *[(name, "f4") for name in ("keep", "scale", "scale_log2", "soft_cap")],
     ],
@@ -36,6 +37,13 @@ PROBLEM = np.dtype(
 )
 _NO_END = -1  # of a window
 _PADDING = 128  # no tile has more queries
+_ROWS = 5 * 16  # numbers of Rows in problem.cuh, of 16 queries
+# Bytes of q, g and the sums of dq of the key heads that the blocks of backward.cu work on at a time: every block reads
+# all of a head's, so they should stay in an H100's 50 MB of L2 cache. Four heads are worth it always: a head's blocks
+# follow each other a tile apart, so of a long one only a part has to be there, and if all blocks were one head's, the
+# last would begin late.
+_CACHED = 24 << 20
+_FEWEST_BESIDE = 4
 _ROWS_WARPS = 4
 _LONGEST = 2**30
 
@@ -74,7 +82,9 @@ def attention(
     )  # fmt: skip
     _point(problem, q=q, k=k, v=v, out=out)
     problem["logsumexp"] = _address(logsumexp)
-    _launch("forward", problem, macros, q.dtype, H, B, lambda sizes: -(-T // sizes.m))
+    wide, sizes, shared_bytes = _forward_sizes(q.shape[3], q.dtype.itemsize, plain=not any(macros.values()))
+    kernel = _kernel("forward", scalar_name(q.dtype), wide, q.shape[3] != wide, sizes, tuple(macros.items()))
+    kernel((-(-T // sizes.m), H, B), sizes.threads, (problem[()],), shared_bytes)
     return (out if out.shape[3] == D else out[..., :D]), logsumexp
 
 
@@ -95,15 +105,25 @@ def attention_backward(
         seed, D
     )  # fmt: skip
     logsumexp = xp.ascontiguousarray(logsumexp, np.float32)
+    wide, sizes, shared_bytes = _backward_sizes(
+        q.shape[3], q.dtype.itemsize, device_properties().shared_bytes, plain=not any(macros.values())
+    )
     padded = -(-T // _PADDING) * _PADDING
-    rows = xp.empty((2, B, H, padded), np.float32)
+    rows, dq_sums = (xp.empty((B, H, padded // 16, n), np.float32) for n in (_ROWS, 16 * wide))
+    turns, tickets = xp.empty((B, H, padded // 16), np.int32), xp.empty(1, np.int32)
     d_bias = xp.zeros((B, H, T, S), np.float32) if bias_gradient else None
     _point(problem, q=q, k=k, v=v, out=out, g=g, dq=dq, dk=dk, dv=dv)
-    problem["logsumexp"], problem["rows"], problem["padded"] = _address(logsumexp), _address(rows), padded
+    for name, array in zip(
+        ("logsumexp", "rows", "dq_sums", "turns", "tickets"), (logsumexp, rows, dq_sums, turns, tickets)
+    ):
+        problem[name] = _address(array)
     problem["d_bias"] = 0 if d_bias is None else _address(d_bias)
+    key_head_bytes = H // Hk * padded * wide * (2 * q.dtype.itemsize + 4)
+    problem["padded"] = padded
+    problem["beside"] = min(B * Hk, max(_FEWEST_BESIDE, _CACHED // max(1, key_head_bytes)))
     _rows_kernel(scalar_name(q.dtype))((padded // _ROWS_WARPS, H, B), 32 * _ROWS_WARPS, (problem[()],))
-    _launch("backward_keys", problem, macros, q.dtype, Hk, B, lambda sizes: -(-S // sizes.n) * sizes.split)
-    _launch("backward_queries", problem, macros, q.dtype, H, B, lambda sizes: -(-T // sizes.m))
+    kernel = _kernel("backward", scalar_name(q.dtype), wide, q.shape[3] != wide, sizes, tuple(macros.items()))
+    kernel(-(-S // sizes.n) * Hk * B, sizes.threads, (problem[()],), shared_bytes)
     for array, gradient in zip(given, (dq, dk, dv)):
         if array is not gradient:
             array[...] = gradient[..., :D]
@@ -123,8 +143,8 @@ def _problem(
     if causal:
         right = 0
     sides = [_NO_END if side is None else min(side, _LONGEST) for side in (left, right)]
-    sizes = B, H, H // Hk, T, S, q.shape[3], 0, *sides, 0
-    for name, value in zip(("B", "H", "group", "T", "S", "head_size", "sequences", "left", "right", "padded"), sizes):
+    sizes = B, H, H // Hk, T, S, q.shape[3], *sides
+    for name, value in zip(("B", "H", "group", "T", "S", "head_size", "left", "right"), sizes):
         problem[name] = value
     problem["scale"], problem["scale_log2"], problem["keep"] = scale, scale * math.log2(math.e), 1
     macros = {"SOFT_CAP": soft_cap is not None, "BIAS": bias is not None, "ALIBI": alibi_slopes is not None}
@@ -162,20 +182,23 @@ def _problem(
     return problem, macros, alive
 
 
-def _launch(kernel, problem, macros, dtype, heads, batch, blocks):
-    """Runs a kernel on `blocks(tiles)` blocks for each head of each batch row."""
-    plain = not any(macros.values())
-    D = int(problem["head_size"])
-    head_size, sizes, shared_bytes = _chosen(kernel, D, dtype.itemsize, plain, device_properties().shared_bytes)
-    run = _kernel(kernel, scalar_name(dtype), head_size, head_size != D, sizes, tuple(macros.items()))
-    run((blocks(sizes), heads, batch), sizes.threads, (problem[()],), shared_bytes)
+@cache
+def _forward_sizes(head_size, itemsize, *, plain):
+    """The width of the tiles, how large they are, and the shared memory that they take."""
+    wide = _width(head_size)
+    sizes = forward_tiles(wide, itemsize, plain=plain)
+    return wide, sizes, sizes.forward_bytes(wide, itemsize)
 
 
 @cache
-def _chosen(kernel, head_size, itemsize, plain, shared_bytes):
-    wide = next(size for size in HEAD_SIZES if size >= head_size)
-    sizes = tiles(kernel, wide, itemsize, shared_bytes, plain=plain)
-    return wide, sizes, sizes.shared_bytes(kernel, wide * itemsize)
+def _backward_sizes(head_size, itemsize, shared_bytes, *, plain):
+    wide = _width(head_size)
+    sizes = backward_tiles(wide, itemsize, shared_bytes, plain=plain)
+    return wide, sizes, sizes.backward_bytes(wide, itemsize)
+
+
+def _width(head_size):
+    return next(size for size in HEAD_SIZES if size >= head_size)
 
 
 @cache

@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Pr
 
         Sums<M, N> scores;
         clear(scores);
-        add_product_of_rows(scores, q, warp_row, k);
+        add_product_of_rows<4>(scores, q, warp_row, k, 0);
         if (CHANGED)
             each(scores, [&](float& x, int slot, int column) {
                 const int row = warp_row + row_of(slot);
@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Pr
             load_tile<BLOCK_N>(k, keys, p.k.row, p.S - key - BLOCK_N, p.head_size);
             cp_async_commit();
         }
-        add_product(out, weights, v, 0);
+        add_product(out, weights, v);
     }
 
     float divisor[2 * M];

@@ -38,11 +38,21 @@ struct Heads {
     __device__ __forceinline__ Scalar* at(int b, int h, int t) const { return data + b * batch + h * head + t * row; }
 };
 
+// What backward_rows.cu says of sixteen queries of a head. The smallest tile of queries has as many.
+constexpr int SIXTEEN = 16;
+struct alignas(16) Rows {
+    float logsumexp[SIXTEEN], product[SIXTEEN];  // in base 2, and rowsum(g * out)
+    int first[SIXTEEN], stop[SIXTEEN], position[SIXTEEN];  // as Range has them
+};
+
 // As the dtype PROBLEM of cuda.py has it, field by field.
 struct Problem {
     Heads q, k, v, out, g, dq, dk, dv;
     float* logsumexp;           // (B, H, T)
-    float* rows;                // (2, B, H, padded): logsumexp in base 2, and rowsum(g * out)
+    Rows* rows;                 // (B, H, padded / 16)
+    float* dq_sums;             // (B, H, padded, HEAD_SIZE), tile by tile as backward.cu has them
+    int* turns;                 // (B, H, padded / 16): how many blocks have added to the tile's dq_sums ...
+    int* tickets;               // ... and how many have begun
     const Scalar* bias;         // strides follow; 0 where it is broadcast
     i64 bias_batch, bias_head, bias_query, bias_key;
     float* d_bias;              // (B, H, T, S) or null
@@ -52,7 +62,8 @@ struct Problem {
     const int* key_starts;      // ... and along S
     u64 seed;
     const u64* seed_at;         // or where it is, of a recorded graph whose seed changes; else null
-    int B, H, group, T, S, head_size, sequences, left, right, padded;  // left, right: of the window, < 0 for no end
+    int B, H, group, T, S, head_size, sequences, left, right;  // left, right: of the window, < 0 for no end
+    int padded, beside;         // T in whole tiles; key heads that backward.cu works on beside each other
     u32 threshold;              // dropout drops where its random number is below
     float keep;                 // what it multiplies the others by
     float scale, scale_log2, soft_cap;  // scale_log2: scale * log2 e

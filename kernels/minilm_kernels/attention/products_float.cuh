@@ -11,11 +11,13 @@ struct Left<float, M, K> {
     __device__ __forceinline__ explicit Left(const Sums<M, 2 * K>& sums) : sums(sums) {}
 };
 
-// sums += a b^T: rows from `a_row` on of one tile with the first N * 8 rows of another, four columns at a time.
-template <int M, int N>
-__device__ __forceinline__ void add_product_of_rows(Sums<M, N>& sums, const float* a, int a_row, const float* b) {
+// sums += a b^T: rows from `a_row` on of one tile with rows of another from `b_row` on, four columns at a time.
+template <int AHEAD, int M, int N, int ACROSS>
+__device__ __forceinline__ void add_product_of_rows(
+    Sums<M, N, ACROSS>& sums, const float* a, int a_row, const float* b, int b_row) {
     using Four = Pack<float, 4>;
-    const int at_a = place(a_row + row_of(0), 0), at_b[2] = {place(column_of(0, 0), 0), place(column_of(0, 1), 0)};
+    const int at_a = place(a_row + row_of(0), 0);
+    const int at_b[2] = {place(b_row + column_of(0, 0), 0), place(b_row + column_of(0, 1), 0)};
 #pragma unroll 1
     for (int k = 0; k < CHUNKS; ++k) {
         Four x[2 * M];
@@ -26,7 +28,8 @@ __device__ __forceinline__ void add_product_of_rows(Sums<M, N>& sums, const floa
         for (int n = 0; n < N; ++n)
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const Four y = *reinterpret_cast<const Four*>(b + onward(at_b[j], k) + 8 * n * HEAD_SIZE);
+                const int below = n / 2 * 16 * ACROSS + n % 2 * 8;
+                const Four y = *reinterpret_cast<const Four*>(b + onward(at_b[j], k) + below * HEAD_SIZE);
 #pragma unroll
                 for (int slot = 0; slot < 2 * M; ++slot) {
                     float four = x[slot].at[0] * y.at[0];  // a sum of its own: fewer roundings of a large one
@@ -38,13 +41,28 @@ __device__ __forceinline__ void add_product_of_rows(Sums<M, N>& sums, const floa
     }
 }
 
-// sums += left b: K * 16 rows of a tile, of which the columns from `column` on are taken. A number of the left factor is
-// in one of the four lanes that share its row, and is handed to the others.
-template <int M, int N, int K>
-__device__ __forceinline__ void add_product(
-    Sums<M, N>& sums, const Left<float, M, K>& left, const float* b, int column) {
+// sums += x y: a column of the lane's rows of a left factor, and a row of a tile whose chunks lie as in row `turned`.
+template <int M, int N, int ACROSS>
+__device__ __forceinline__ void add_outer_product(
+    Sums<M, N, ACROSS>& sums, const float (&x)[2 * M], const float* row, int start, int turned) {
     using Two = Pack<float, 2>;
-    const int lane = lane_id(), at_b = place(0, lane % 4 / 2) + lane % 2 * 2 + column;
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        const int steps = n / 2 * 4 * ACROSS + n % 2 * 2;
+        const Two y = *reinterpret_cast<const Two*>(row + onward(start ^ (turned * CHUNK), steps));
+#pragma unroll
+        for (int slot = 0; slot < 2 * M; ++slot) {
+            sums.at[slot / 2][n][slot % 2 * 2] += x[slot] * y.at[0];
+            sums.at[slot / 2][n][slot % 2 * 2 + 1] += x[slot] * y.at[1];
+        }
+    }
+}
+
+// sums += left b: K * 16 rows of a tile. A number of the left factor is in one of the four lanes that share its row, and
+// is handed to the others.
+template <int M, int N, int K>
+__device__ __forceinline__ void add_product(Sums<M, N>& sums, const Left<float, M, K>& left, const float* b) {
+    const int lane = lane_id(), start = place(0, lane % 4 / 2) + lane % 2 * 2;
 #pragma unroll
     for (int k = 0; k < 2 * K; ++k)
 #pragma unroll
@@ -54,15 +72,26 @@ __device__ __forceinline__ void add_product(
             for (int slot = 0; slot < 2 * M; ++slot)
                 x[slot] = __shfl_sync(
                     ALL_LANES, left.sums.at[slot / 2][k][slot % 2 * 2 + i % 2], lane / 4 * 4 + i / 2);
+            add_outer_product(sums, x, b + (8 * k + i) * HEAD_SIZE, start, i);
+        }
+}
+
+// sums += a b, along the LENGTH rows of tile b, its columns from `column` on. `a` is a tile of WIDTH columns, of which
+// rows from `row` on are taken; or TRANSPOSED, columns.
+template <int WIDTH, int LENGTH, bool TRANSPOSED, int M, int N, int ACROSS>
+__device__ __forceinline__ void add_product_of_tiles(
+    Sums<M, N, ACROSS>& sums, const float* a, int row, const float* b, int column) {
+    const int lane = lane_id(), start = place(0, column / CHUNK + lane % 4 / 2) + lane % 2 * 2;
+#pragma unroll 1
+    for (int k = 0; k < LENGTH; k += 8)
 #pragma unroll
-            for (int n = 0; n < N; ++n) {
-                const int at = (at_b ^ (i * CHUNK)) + (8 * k + i) * HEAD_SIZE;  // row i's turn is i
-                const Two y = *reinterpret_cast<const Two*>(b + onward(at, 2 * n));
+        for (int i = 0; i < 8; ++i) {
+            float x[2 * M];
 #pragma unroll
-                for (int slot = 0; slot < 2 * M; ++slot) {
-                    sums.at[slot / 2][n][slot % 2 * 2] += x[slot] * y.at[0];
-                    sums.at[slot / 2][n][slot % 2 * 2 + 1] += x[slot] * y.at[1];
-                }
+            for (int slot = 0; slot < 2 * M; ++slot) {
+                const int r = TRANSPOSED ? k + i : row + row_of(slot), c = TRANSPOSED ? row + row_of(slot) : k + i;
+                x[slot] = a[place<WIDTH>(r, c / CHUNK) + c % CHUNK];
             }
+            add_outer_product(sums, x, b + (k + i) * HEAD_SIZE, start, i);
         }
 }

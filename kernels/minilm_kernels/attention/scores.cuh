@@ -56,39 +56,21 @@ __device__ __forceinline__ u64 drop_counter(const Problem& p, int b, int h, int 
     return ((u64(b) * p.H + h) * p.T + t) * ((p.S + 3) / 4);
 }
 
-// keep(m, n, i, factor) for the numbers at[m][n][i] of weights whose rows are queries from t on and whose columns keys from s on. Four
-// keys, one Philox, lie in two neighbouring lanes, which share a row and the row eight below it: each lane draws for one
-// of the two rows, and they tell each other.
-template <int M, int N, class Keep>
+// keep(m, n, i, factor) for the numbers at[m][n][i] of weights whose rows are queries from t on and whose columns keys
+// from s on. Four keys, one Philox, lie in two neighbouring lanes, which share a row and the row eight below it: each lane
+// draws for one of the two rows, and they tell each other.
+template <int M, int N, int ACROSS = 1, class Keep>
 __device__ __forceinline__ void drop(const Problem& p, int b, int h, int t, int s, Keep keep) {
-    const int lane = lane_id(), odd = lane % 2;
+    const int odd = lane_id() % 2;
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-            const u64 counter = drop_counter(p, b, h, t + row_of(2 * m + odd)) + s / 4 + 2 * n + lane % 4 / 2;
+            const u64 counter = drop_counter(p, b, h, t + row_of(2 * m + odd)) + (s + column_of<ACROSS>(n, 0)) / 4;
             u32 bits = four_kept(p, counter) << 4 * odd;
             bits |= __shfl_xor_sync(ALL_LANES, bits, 1);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
                 keep(m, n, i, bits >> (i / 2 * 4 + 2 * odd + i % 2) & 1 ? p.keep : 0.0f);
-        }
-}
-
-// The same where rows are keys from s on and columns queries from t on. Four keys lie in four lanes, which hold four such
-// groups, two queries by two rows: each lane draws for one of them.
-template <int M, int N, class Keep>
-__device__ __forceinline__ void drop_by_key(const Problem& p, int b, int h, int t, int s, Keep keep) {
-    const int lane = lane_id(), mine = lane / 4 % 4;
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            const int key = s + 16 * m + 8 * (mine / 2) + lane / 16 * 4;
-            u32 bits = four_kept(p, drop_counter(p, b, h, t + column_of(n, mine % 2)) + key / 4) << 4 * mine;
-            bits |= __shfl_xor_sync(ALL_LANES, bits, 4);
-            bits |= __shfl_xor_sync(ALL_LANES, bits, 8);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) keep(m, n, i, bits >> (4 * i + mine) & 1 ? p.keep : 0.0f);
         }
 }

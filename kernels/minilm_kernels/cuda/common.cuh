@@ -68,6 +68,9 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 __device__ __forceinline__ int lane_id() { return threadIdx.x % WARP; }
 __device__ __forceinline__ int warp_id() { return threadIdx.x / WARP; }
 
+// A number that is the same in all lanes, so that the compiler knows it.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(ALL_LANES, x, 0); }
+
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll

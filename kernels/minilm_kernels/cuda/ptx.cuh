@@ -99,4 +99,38 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// How blocks of one launch hand numbers to each other: the giver's threads store, meet at a barrier, and one of them calls
+// fence_gpu and counts that they are there; the taker's first thread loads that, calls fence_gpu, and then all meet at a
+// barrier and load. A wait is for a block that is certain to have begun.
+__device__ __forceinline__ void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+__device__ __forceinline__ int load_relaxed(const int* from) {
+    int value;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+    return value;
+}
+
+__device__ __forceinline__ void add_relaxed(int* to, int value) {
+    asm volatile("red.relaxed.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ void wait_for(const int* at, int value) {
+    while (load_relaxed(at) != value) {
+    }
+}
+
+// Four numbers from and to the L2 cache, which all blocks share.
+__device__ __forceinline__ void load_l2(float (&to)[4], const float* from) {
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
+                 : "l"(from)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_l2(float* to, const float (&from)[4]) {
+    asm volatile("st.global.cg.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(from[0]), "f"(from[1]), "f"(from[2]),
+                 "f"(from[3])
+                 : "memory");
+}
+
 #endif

@@ -3,7 +3,8 @@
 // A fiber runs until it waits (a barrier, a shuffle), and then the next one does; so a missing barrier shows as a wrong
 // result, a barrier that not all threads reach as a deadlock that is named. Shared memory is filled with NaN (all bits
 // set) before each block, and arrays end at pages that must not be touched. What the hardware would do at the same time
-// happens in the order of thread numbers, or in the reverse order: a correct kernel gives the same results in both.
+// happens in the order of thread numbers, or in the reverse order, as do blocks: a correct kernel gives the same results
+// in both.
 //
 // To add an instruction: its wrapper stands in kernels/minilm_kernels/cuda/ptx.cuh (or sm90.cuh), where MINILM_HOST is
 // not defined, and its emulation, a function of the same name and parameters, in ptx_host.h (sm90_host.h). What it can
@@ -256,9 +257,12 @@ inline bool run(const unsigned* grid_size, const unsigned* block_size, size_t sh
     for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &action, &former[i]);
     for (auto& thread : threads) thread.started = false;
     bool good = true;
-    for (unsigned z = 0; z < grid.z && good; ++z)
-        for (unsigned y = 0; y < grid.y && good; ++y)
-            for (unsigned x = 0; x < grid.x && good; ++x) block_index = {x, y, z}, good = run_block(descending);
+    const unsigned long long blocks = 1ull * grid.x * grid.y * grid.z;
+    for (unsigned long long i = 0; i < blocks && good; ++i) {
+        const unsigned long long n = descending ? blocks - 1 - i : i;
+        block_index = {unsigned(n % grid.x), unsigned(n / grid.x % grid.y), unsigned(n / grid.x / grid.y)};
+        good = run_block(descending);
+    }
     for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &former[i], nullptr);
     sigaltstack(&former_stack, nullptr);
     free(other.ss_sp);
