@@ -207,6 +207,10 @@ ORDERED = {
     "a window": ((1, 2, 2, 500, 600, 32), {"window": (90, 40)}),
     "lengths": ((3, 2, 1, 200, 500, 32), {"causal": True, "key_lengths": np.array([0, 170, 500])}),
     "sequences": ((1, 2, 1, 500, 500, 32), {"cu_seqlens": np.array([0, 1, 130, 130, 350, 500]), "window": (70, 70)}),
+    "keys without queries": (
+        (1, 2, 2, 150, 700, 32),
+        {"cu_seqlens": np.array([0, 30, 30, 150]), "cu_seqlens_k": np.array([0, 10, 400, 700])},
+    ),
     "sequences apart": (
         (1, 2, 2, 400, 700, 32),
         {"cu_seqlens": np.array([0, 60, 300, 400]), "cu_seqlens_k": np.array([0, 400, 400, 700]), "causal": True},
@@ -280,3 +284,31 @@ def test_on_a_card(name):
     again = _passes(*arrays, implementation="cuda", **settings)
     for one, other in zip(results, again):  # the same bits each time
         assert backend.to_numpy(one).tobytes() == backend.to_numpy(other).tobytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        ((2, 16, 4, 2048, 2048, 128), {"causal": True}),
+        ((1, 4, 4, 4096, 4096, 128), {}),
+        ((4, 8, 8, 1500, 2000, 64), {"window": (300, 200)}),
+        ((1, 2, 2, 2048, 2048, 256), {"causal": True}),
+    ],
+    ids=str,
+)
+def test_many_blocks_take_their_turns_on_a_card(sizes, settings):
+    """More blocks than a card runs at a time, ten times: the same bits, and right."""
+    arrays = [backend.to_device(x, "cuda").swapaxes(1, 2) for x in _drawn("bf16", sizes)]
+    first, *others = ([backend.to_numpy(x) for x in _passes(*arrays, **settings)[2:]] for _ in range(10))
+    for other in others:
+        assert [x.tobytes() for x in other] == [x.tobytes() for x in first]
+    exact, plain = (
+        [
+            backend.to_numpy(x)
+            for x in _passes(*(x.astype(dtype) for x in arrays), implementation="reference", **settings)[2:]
+        ]
+        for dtype in (np.float64, np.float16)
+    )
+    for mine, e, p in zip(first, exact, plain):
+        assert _error(mine, e) <= 2 * 8 * _error(p, e) + float(ml_dtypes.finfo(mine.dtype).eps) * np.abs(e).max()

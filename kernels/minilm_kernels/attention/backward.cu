@@ -24,12 +24,11 @@ using Keys = Part<BLOCK_N, HEAD_SIZE>;
 using Queries = Part<BLOCK_M, HEAD_SIZE>;
 constexpr int TILE = BLOCK_M * HEAD_SIZE;
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 900
-constexpr int AHEAD = 2;
+constexpr int AHEAD = 2;  // of add_product_of_rows: here more would spill
 #else
 constexpr int AHEAD = HEAD_SIZE / 16;
 #endif
 static_assert(Queries::ACROSS * Queries::DOWN == WARPS && BLOCK_M % SIXTEEN == 0, "dq_sums is as large as dq");
-
 static_assert(sizeof(Rows) * BLOCK_M / SIXTEEN / 16 <= THREADS, "a thread copies one chunk of a tile's Rows");
 
 extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Problem p) {
@@ -50,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
     const int tile = place_in_group / beside, first = tile * BLOCK_N;
     const int head = heads_before + place_in_group % beside, b = head / key_heads, key_head = head % key_heads;
 
-    // The queries that see any of the keys, in whole tiles; the same for all heads.
+    // The queries that see any of the keys, in whole tiles; the same for all heads. A tile is among them if its last query
+    // sees keys from `first` on and its first one keys before the tile's end: what `mine` and `last` count on below.
     const int begin = uniform(first_row(p, b, [&](Range r) { return r.stop > first; }));
     const int end = begin == p.T ? 0 : uniform(first_row(p, b, [&](Range r) { return r.first >= first + BLOCK_N; }));
     const int first_t = begin / BLOCK_M * BLOCK_M, last_t = (end - 1) / BLOCK_M * BLOCK_M;
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
     };
     load_tile<BLOCK_N>(k, own_chunk(p.k, b, key_head, first), p.k.row, p.S - first, p.head_size);
     load_tile<BLOCK_N>(v, own_chunk(p.v, b, key_head, first), p.v.row, p.S - first, p.head_size);
-    int heads = begin < end ? p.group : 0;  // that are left
+    int heads = first_t < end ? p.group : 0;  // that are left
     int h = key_head * p.group, t = last_t, stage = 0;
     int at = (b * p.H + h) * (p.padded / SIXTEEN) + t / SIXTEEN;  // the tile's place where sixteen rows have one
     if (heads > 0) {

@@ -77,7 +77,7 @@ _SUMS = 192  # with more, there are not enough registers for what else a thread 
 def forward_tiles(head_size: int, itemsize: int, *, plain: bool = True) -> Tiles:
     """The tiles of forward.cu. Not `plain` are settings that change the scores: they take registers."""
     m, n, warps = _FORWARD[itemsize][HEAD_SIZES.index(head_size)]
-    return Tiles(m, n if plain else min(n, 64), warps)
+    return Tiles(m, n if plain else min(n, 64 if head_size <= 64 else 32), warps)
 
 
 def backward_tiles(head_size: int, itemsize: int, shared_bytes: int, *, plain: bool = True) -> Tiles:
