@@ -110,6 +110,37 @@ def test_views_know_their_base(x):
     assert x.tolist()[0] == [7, 7, 7]
 
 
+CAPTURED = {
+    "fetched": lambda cupy, x: x.get(),
+    "a number": lambda cupy, x: float(x.sum()),
+    "sent": lambda cupy, x: cupy.asarray(np.ones(3)),
+    "set": lambda cupy, x: x.set(np.ones((2, 3), np.float32)),
+    "an index of the host's": lambda cupy, x: x[[1, 0]],
+    "a mask": lambda cupy, x: x[x > 0],
+    "sorted": lambda cupy, x: x.argsort(),
+    "nine joined": lambda cupy, x: cupy.stack([x] * 9),
+    "cuBLAS": lambda cupy, x: x @ x.T,
+    "waited for": lambda cupy, x: cupy.cuda.Stream().synchronize(),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_refuses_while_a_stream_captures(name, cuda_standin, x):
+    stream = cuda_standin.cuda.Stream(non_blocking=True)
+    CAPTURED[name](cuda_standin, x)
+    stream.begin_capture()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        CAPTURED[name](cuda_standin, x)
+    y = cuda_standin.stack([x, 2 * x]).sum(axis=0) + cuda_standin.asarray(np.array(1, np.float32))
+    graph = stream.end_capture()
+    np.testing.assert_array_equal(y.get(), 3 * x.get() + 1)
+    graph.launch(stream)
+    with pytest.raises(RuntimeError, match="can't do again"):
+        graph.launch(stream)
+    with pytest.raises(RuntimeError, match="legacy"):
+        cuda_standin.cuda.Stream().begin_capture()
+
+
 def test_numpys_functions_find_it(cuda_standin, x):
     assert isinstance(np.exp(x), cuda_standin.ndarray)
     assert isinstance(np.concatenate([x, x]), cuda_standin.ndarray)

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+from devices import record_each_time
 
 from minilm import Tensor, backend, no_grad
 from minilm.generation import captured, generate
@@ -48,16 +49,17 @@ def test_tokens_are_those_of_the_plain_step(kind, settings, tiny_model, launched
     assert launched[0][0].refused is None
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tokens_on_cupys_stand_in(kind, tiny_model, launched, cuda_standin, monkeypatch):
-    # The stand-in records nothing.
-    monkeypatch.setattr(
-        backend.Graph, "_on_cuda", lambda graph, arrays: graph.function(*map(cuda_standin.asarray, arrays))
-    )
-    model, ids = tiny_model(kind), prompts(2, 7)
+def test_tokens_on_cupys_stand_in(kind, dtype, tiny_model, launched, cuda_standin, monkeypatch):
+    record_each_time(monkeypatch)
+    model, ids = tiny_model(kind).to(dtype), prompts(2, 7)
     expected = generate(model, ids, 12, eos_token_id=[])
-    np.testing.assert_array_equal(generate(model.to("cuda"), ids, 12, **STATIC), expected)
+    found = generate(model.to("cuda"), ids, 12, **STATIC)
+    assert dtype == "bfloat16" or np.array_equal(found, expected)
     assert [done for _, done in launched] == [True] * 11
+    assert launched[0][0].refused is None
+    assert launched[0][0].is_recorded
 
 
 def test_nothing_is_fetched_or_sent_within_a_step(tiny_model, cuda_standin):

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from devices import record_each_time
 from minilm_kernels import adamw, device_numbers, lamb
 from minilm_kernels.adamw import cuda as adamw_cuda
 from minilm_kernels.global_norm import cuda as norm_cuda
@@ -78,32 +79,24 @@ def test_as_the_plain_step(settings):
 )  # fmt: skip
 def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout, kind):
     def norm(arrays):
-        return cuda_standin.asarray(device_numbers.norm([x.get() for x in arrays]))
+        return cuda_standin.asarray(device_numbers.norm([x._host for x in arrays]))
 
     def step(*lists, lr, step, grad_scale, **fixed):
-        numbers = {"lr": lr.get(), "step": step.get(), "grad_scale": grad_scale.get()}
-        host = [[x.get() for x in arrays] for arrays in lists]
-        kind.recordable_kernel(*host, **numbers, **fixed)
-        for there, here in zip(lists, host):
-            for x, y in zip(there, here):
-                x[...] = cuda_standin.asarray(y)
+        numbers = {"lr": lr._host, "step": step._host, "grad_scale": grad_scale._host}
+        kind.recordable_kernel(*([x._host for x in arrays] for arrays in lists), **numbers, **fixed)
 
-    # The stand-in compiles no kernels, and records nothing.
+    # The stand-in compiles no kernels.
     monkeypatch.setattr(norm_cuda, "norm_on_card", norm)
     monkeypatch.setattr(lamb_cuda if kind is LAMB else adamw_cuda, "step_on_card", step)
-    monkeypatch.setattr(backend.Graph, "_on_cuda", lambda graph, arrays: graph.function(*map(_on_cuda, arrays)))
+    record_each_time(monkeypatch)
     settings = {"device": "cuda", "precision": precision, "dropout": dropout, "kind": kind}
     plain, captured = (make(captured, **settings) for captured in (False, True))
     expected, following = rows(plain, 5), backend.default_generator.seed64()
     backend.manual_seed(5)
     assert_alike(rows(captured, 5), expected, 1e-5 if precision == "fp32" else 1e-2)
     assert captured.work.refused is None
-    assert captured.work._graph is not None
+    assert captured.work.is_recorded
     assert backend.default_generator.seed64() == following
-
-
-def _on_cuda(array):
-    return backend.to_device(np.ascontiguousarray(backend.to_numpy(array)), "cuda")
 
 
 def test_dropout_differs_from_step_to_step():
@@ -334,7 +327,7 @@ def stand_in(monkeypatch):
         get_current_stream=lambda: stream,
         device=types.SimpleNamespace(get_cublas_handle=lambda: 0),
         using_allocator=lambda _: stream,
-        set_pinned_memory_allocator=lambda f: log.append(getattr(f, "__name__", f)),
+        set_pinned_memory_allocator=lambda f: (setattr(cupy, "lend", f), log.append(getattr(f, "__name__", f))),
     )
     pools = dict.fromkeys(("get_default_memory_pool", "get_default_pinned_memory_pool"), lambda: pool)
     cupy = types.SimpleNamespace(cuda=cuda, ndarray=(), **pools)
@@ -359,7 +352,7 @@ def test_it_is_recorded_after_the_warmup_and_then_launched(stand_in):
     for _ in range(3):
         out = graph(np.full(2, 7.0))
     assert graph._needed == ["a table"]
-    assert stand_in == ["_no_copies_from_the_host", "begin", "end", None, "launch", "launch", "launch"]
+    assert stand_in == ["lend", "begin", "end", None, "launch", "launch", "launch"]
     assert graph.is_recorded
     assert len(calls) == 3
     assert out.tolist() == [7, 7]
@@ -368,7 +361,7 @@ def test_it_is_recorded_after_the_warmup_and_then_launched(stand_in):
 def test_what_fails_while_recording_is_told_and_run_as_ever(stand_in):
     def function(x):
         if stand_in and stand_in[-1] == "begin":
-            graph_module._no_copies_from_the_host(8)
+            sys.modules["cupy"].lend(8)
         return x + 1
 
     graph = backend.Graph(function, "cuda", warmup=0)
@@ -379,7 +372,7 @@ def test_what_fails_while_recording_is_told_and_run_as_ever(stand_in):
         graph.refused
         == "CaptureError: it copies an array from the host, whose memory would be another's at the next call"
     )
-    assert stand_in == ["_no_copies_from_the_host", "begin", "end", None]
+    assert stand_in == ["lend", "begin", "end", None]
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -101,7 +102,8 @@ class Graph:
         gc.collect()
         gc.disable()  # what it would free in between may belong to the driver
         out = error = None
-        cupy.cuda.set_pinned_memory_allocator(_no_copies_from_the_host)
+        pinned = cupy.get_default_pinned_memory_pool().malloc
+        cupy.cuda.set_pinned_memory_allocator(_no_copies_from_the_host(pinned))
         self._stream.begin_capture()
         try:
             with cupy.cuda.using_allocator(self._pool.malloc), recording() as needed:
@@ -113,7 +115,7 @@ class Graph:
         except Exception as caught:  # an error in between ends the recording
             graph, error = None, error or caught
         finally:
-            cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
+            cupy.cuda.set_pinned_memory_allocator(pinned)
             gc.enable()
         if error is None:
             self._graph, self._out, self._needed = graph, out, needed
@@ -121,8 +123,16 @@ class Graph:
             self.refused = f"{type(error).__name__}: {error}"
 
 
-def _no_copies_from_the_host(size: int):
-    raise CaptureError("it copies an array from the host, whose memory would be another's at the next call")
+def _no_copies_from_the_host(allocate: Callable) -> Callable:
+    """What lends pinned memory to other threads, which may make batches ready, and refuses it to this one."""
+    recorder = threading.get_ident()
+
+    def lend(size: int):
+        if threading.get_ident() == recorder:
+            raise CaptureError("it copies an array from the host, whose memory would be another's at the next call")
+        return allocate(size)
+
+    return lend
 
 
 def _copy(array, device: str):

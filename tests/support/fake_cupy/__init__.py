@@ -40,12 +40,13 @@ class OutOfMemoryError(MemoryError):
 
 
 class Stream:
-    """A queue of work that is done at once, so that there is nothing to wait for, and nothing to record."""
+    """A queue of work that is done at once, so that there is nothing to wait for.
 
-    ptr = 0
+    What it captures is done at once, too: under CuPy's rules for it, but without being there to be repeated.
+    """
 
     def __init__(self, non_blocking: bool = False) -> None:
-        pass
+        self.ptr = id(self) if non_blocking else 0
 
     def __enter__(self) -> Stream:
         return self
@@ -57,10 +58,30 @@ class Stream:
         return self
 
     def synchronize(self) -> None:
-        pass
+        transfers.refuse("waits")
 
     def wait_event(self, event: Stream) -> None:
         pass
+
+    def begin_capture(self) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        transfers.capturing = True
+
+    def end_capture(self) -> Graph:
+        transfers.capturing = False
+        return Graph()
+
+
+class Graph:
+    """What was captured, and so done already: the first launch has nothing to do."""
+
+    launches = 0
+
+    def launch(self, stream: Stream) -> None:
+        self.launches += 1
+        if self.launches > 1:
+            raise RuntimeError("the stand-in can't do again what was captured")
 
 
 class _Pool:
@@ -113,6 +134,7 @@ def _modules() -> dict[str, types.ModuleType]:
     cuda.device, cuda.runtime, cuda.get_current_stream = device, runtime, lambda: stream
     cuda.Stream, cuda.MemoryPool, cuda.alloc_pinned_memory = Stream, _Pool, bytearray
     cuda.using_allocator = lambda allocator: contextlib.nullcontext()
+    cuda.set_pinned_memory_allocator = lambda allocator: None
     cuda.memory = types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
     cupy.cuda = cuda
     libraries = types.ModuleType("cupy_backends.cuda.libs")
@@ -132,7 +154,9 @@ def _erf(x):
 @contextlib.contextmanager
 def installed() -> Iterator[types.ModuleType]:
     """Within it `import cupy` gives the stand-in; of the kernels' implementations only the references run on it."""
-    from minilm_kernels import registry
+    from minilm_kernels import products, registry
+
+    from minilm.backend import graph
 
     modules = _modules()
     candidates = registry._candidates
@@ -142,12 +166,16 @@ def installed() -> Iterator[types.ModuleType]:
         return tuple(entry for entry in found if entry.device == "any") if device == "cuda" else found
 
     references.cache_clear = candidates.cache_clear
-    transfers.fetched = transfers.sent = 0
+    transfers.fetched, transfers.sent, transfers.capturing = 0, 0, False
     cublas.calls.clear()
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
     try:
-        with mock.patch.object(registry, "_candidates", references):
+        with (
+            mock.patch.object(registry, "_candidates", references),
+            mock.patch.object(products, "recordable", return_value=cublas.recordable),
+            mock.patch.object(graph, "recordable", return_value=cublas.recordable),
+        ):
             yield modules["cupy"]
     finally:
         for name, module in before.items():

@@ -11,9 +11,29 @@ __all__ = ["Transfers", "ndarray", "transfers", "unwrapped", "wrapped"]
 
 
 class Transfers:
-    """How often values were fetched from the device, each time waiting for it; and sent there."""
+    """How often values were fetched from the device, each time waiting for it; and sent there.
+
+    While a stream is `capturing`, CuPy refuses both, and what else waits for the device, or is cuBLAS'.
+    """
 
     fetched = sent = 0
+    capturing = False
+
+    def fetch(self) -> None:
+        self.refuse("D2H transfers")
+        self.fetched += 1
+
+    def send(self) -> None:
+        self.refuse("H2D transfers")
+        self.sent += 1
+
+    def refuse(self, what: str) -> None:
+        if self.capturing:
+            raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
+
+    def refuse_cublas(self) -> None:
+        if self.capturing:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
 
 
 transfers = Transfers()
@@ -55,7 +75,7 @@ class ndarray:
     # To the host: each of these waits for the device.
 
     def get(self, stream=None, order="C", out=None, blocking=True) -> np.ndarray:
-        transfers.fetched += 1
+        transfers.fetch()
         if out is None:
             return self._host.copy(order=order)
         out[...] = self._host
@@ -64,7 +84,7 @@ class ndarray:
     def set(self, arr, stream=None) -> None:
         if not isinstance(arr, np.ndarray) or arr.shape != self.shape or arr.dtype != self.dtype:
             raise ValueError("set takes a NumPy array of the same shape and dtype")
-        transfers.sent += 1
+        transfers.send()
         self._host[...] = arr
 
     def item(self):
@@ -183,7 +203,7 @@ class ndarray:
         return self._same(self._host.diagonal(offset, axis1, axis2))
 
     def nonzero(self):
-        transfers.fetched += 1
+        transfers.fetch()
         return tuple(ndarray(places) for places in self._host.nonzero())
 
     # Reductions: always an array, also of a single number.
@@ -242,6 +262,7 @@ class ndarray:
         return ndarray(self._host.cumsum(axis=axis, dtype=dtype))
 
     def argsort(self, axis=-1, kind=None):
+        transfers.refuse("sorts, which wait,")
         if kind not in (None, "stable"):
             raise ValueError("kind can only be None or 'stable'")
         if self.dtype.kind == "V":
@@ -255,6 +276,7 @@ class ndarray:
         return ndarray(self._host.round(decimals))
 
     def dot(self, b, out=None):
+        transfers.refuse_cublas()
         return _function("dot")(self, b, out=out)
 
     # Arithmetic goes through the ufuncs, also where NumPy is asked for it.
@@ -364,7 +386,7 @@ def wrapped(index, shape: tuple[int, ...]) -> tuple:
             part = part._host % shape[axis] if axis < len(shape) and shape[axis] else part._host
         elif isinstance(part, ndarray):
             part = part._host
-            transfers.fetched += 1  # how many there are has to be known
+            transfers.fetch()  # how many there are has to be known
         out.append(part)
         axis += count
     return tuple(out)
@@ -373,7 +395,7 @@ def wrapped(index, shape: tuple[int, ...]) -> tuple:
 def _as_indices(part) -> ndarray:
     if isinstance(part, ndarray):
         return part
-    transfers.sent += 1
+    transfers.send()
     part = np.asarray(part)
     return ndarray(part.astype(np.int32) if part.size == 0 and part.dtype.kind == "f" else part)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 
-__all__ = ["Calls", "calls", "gemmEx", "gemmStridedBatchedEx", "setMathMode"]
+from .arrays import transfers
+
+__all__ = ["Calls", "calls", "gemmEx", "gemmStridedBatchedEx", "recordable", "setMathMode"]
 
 _DTYPES = {0: np.dtype("float32"), 1: np.dtype("float64"), 2: np.dtype("float16"), 14: np.dtype(ml_dtypes.bfloat16)}
 _COMPUTE = {68: np.float32, 77: np.float32, 70: np.float64}
@@ -26,18 +29,21 @@ def setMathMode(handle: int, mode: int) -> None:
 
 
 def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo):
-    """C = op(A) op(B), all of them counted down columns."""
-    gemmStridedBatchedEx(
-        handle, transa, transb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0, 1, compute,
-        algo
-    )  # fmt: skip
+    """C = op(A) op(B), all of them counted down columns. As CuPy's, not while a stream is capturing."""
+    transfers.refuse_cublas()
+    _one(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo)
 
 
-def gemmStridedBatchedEx(
+def gemmStridedBatchedEx(*args):
+    """`gemmEx` for a row of matrices, each a number of elements behind the one before it."""
+    transfers.refuse_cublas()
+    _gemm(*args)
+
+
+def _gemm(
     handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
     strideC, batchCount, computeType, algo
 ):  # fmt: skip
-    """`gemmEx` for a row of matrices, each a number of elements behind the one before it."""
     assert handle == 1
     assert min(m, n, k, batchCount) >= 1
     assert lda >= (k if transa else m)  # what cuBLAS asks for, else CUBLAS_STATUS_INVALID_VALUE
@@ -65,3 +71,13 @@ def _matrix(address: int, kind: int, shape: tuple[int, int], leading: int, offse
     memory = (ctypes.c_ubyte * (count * dtype.itemsize)).from_address(address + offset * dtype.itemsize)
     flat = np.frombuffer(memory, dtype)
     return np.lib.stride_tricks.as_strided(flat, shape, (dtype.itemsize, leading * dtype.itemsize))
+
+
+def _one(handle, ta, tb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo) -> None:
+    _gemm(
+        handle, ta, tb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0, 1, compute, algo
+    )  # fmt: skip
+
+
+# The same past CuPy, in the place of `minilm_kernels.cublas.recordable()`.
+recordable = SimpleNamespace(setMathMode=setMathMode, gemmEx=_one, gemmStridedBatchedEx=_gemm)

@@ -17,6 +17,8 @@ __all__ = ["API", "table"]
 API = json.loads(Path(__file__).with_name("api.json").read_text())
 # What takes arrays of the host, and sends them to the device.
 _SENDS = {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "tril", "triu"}
+# What sends a table of the arrays' addresses where they are more than eight, and what calls cuBLAS.
+_JOINS, _PRODUCTS = {"concatenate", "stack", "vstack", "hstack"}, {"dot", "inner", "outer", "tensordot", "vdot"}
 # What is about shapes and dtypes, and gives no array.
 _ABOUT = {"can_cast", "ndim", "result_type", "shape", "size"}
 _CLIP = [f"{c * 3}->{c}" for c in "?bBhHiIlLqQefd"]  # without bfloat16, as `where`
@@ -51,9 +53,14 @@ def _function(name: str, signature: inspect.Signature):
         if name in _ABOUT:
             return compute(*(x.dtype if isinstance(x, ndarray) else x for x in args), **kwargs)
         if name in _SENDS:
-            transfers.sent += isinstance(args[0], np.ndarray)
+            if isinstance(args[0], np.ndarray) and (args[0].ndim or not transfers.capturing):  # a number is filled in
+                transfers.send()
         else:
             _refuse_host_arrays(name, given.args + tuple(given.kwargs.values()))
+            if name in _JOINS and len(args[0]) > 8:
+                transfers.refuse("tables of addresses, H2D transfers,")
+            if name in _PRODUCTS:
+                transfers.refuse_cublas()
         kwargs.pop("blocking", None)
         return _wrapped(computed(compute, *unwrapped(args), **{k: unwrapped(v) for k, v in kwargs.items()}), args)
 
@@ -110,6 +117,7 @@ def _matmul(a, b, out=None):
     for x in (a, b):
         if not isinstance(x, ndarray):
             raise TypeError(f"Unsupported type {type(x)} for cupy.matmul")
+    transfers.refuse_cublas()
     if max(a.ndim, b.ndim) > 2 and "bfloat16" in (a.dtype.name, b.dtype.name):
         raise RuntimeError("CuPy 14.2 ends the process here: a product of bfloat16 with more than two axes")
     found = computed(np.matmul, a._host, b._host)
@@ -120,6 +128,7 @@ def _einsum(einsum, subscripts: str, *operands, **settings):
     """As NumPy's, but that products of bfloat16 may be made by `matmul`, with more than two axes."""
     if any(x.dtype.kind == "V" for x in operands):
         raise RuntimeError("CuPy 14.2 may end the process here: an einsum of bfloat16")
+    transfers.refuse_cublas()
     return einsum(subscripts, *operands, **settings)
 
 
