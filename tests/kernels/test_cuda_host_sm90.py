@@ -207,6 +207,16 @@ def test_what_the_copy_engine_can_read():
         tensor_map(x[..., ::2], 64)
 
 
+def test_strides_of_axes_of_length_one_are_beyond_what_lies_before_them(monkeypatch):
+    found = []
+    monkeypatch.setattr("minilm_kernels.cuda.tensor_map._encode", lambda *args: found.append(args[2:4]) or bytes(128))
+    for shape in ((1, 1, 1, 64), (1, 3, 8, 64), (2, 1, 8, 40), (2, 3, 1, 64)):
+        tensor_map(np.zeros(shape, np.float16), 64)
+        sizes, strides = found[-1]
+        assert sizes == shape[::-1]
+        assert strides == (2 * shape[3], 2 * shape[2] * shape[3], 2 * shape[1] * shape[2] * shape[3])
+
+
 def test_products_that_the_compiler_makes_wait_are_found(path):
     try:
         nvrtc.library()

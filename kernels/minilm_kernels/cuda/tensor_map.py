@@ -39,8 +39,11 @@ def tensor_map(array, rows: int) -> np.void:
             f"which wants dense rows and multiples of {ALIGNMENT} bytes: make it contiguous"
         )
     sizes = array.shape[::-1]
-    # The stride of an axis of length 1 is never used, and need not be one that the driver accepts.
-    strides = [stride if size > 1 else ALIGNMENT for stride, size in zip(array.strides[-2::-1], sizes[1:])]
+    strides, extent = [], sizes[0] * array.itemsize
+    for stride, size in zip(array.strides[-2::-1], sizes[1:]):
+        # That of an axis of length 1 is never used, may be anything, and has to be one that the driver accepts.
+        strides.append(stride if size > 1 else -(-extent // ALIGNMENT) * ALIGNMENT)
+        extent = strides[-1] * size
     encoded = _encode(_address(array), array.dtype.name, sizes, tuple(strides), (PANEL, rows, 1, 1))
     return np.frombuffer(encoded, np.dtype((np.void, _BYTES)))[0]
 
