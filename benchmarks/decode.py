@@ -4,7 +4,8 @@
     python benchmarks/decode.py random --device cuda
 
 MODEL is a GGUF file, or "random" for random weights in the shape of SmolLM2-135M, for which nothing need be there.
-Ours runs with the weights quantised as they are ("keep", of a GGUF file) and as float32, on a GPU as bfloat16 too;
+Ours runs with the weights quantised as they are ("keep", of a GGUF file) and as float32, on a GPU as bfloat16 too,
+once more with each token's step launched as a CUDA graph;
 transformers, where it is installed (for GGUF files with accelerate and gguf), in float32, on a GPU in bfloat16;
 llama.cpp, where llama-cpp-python is, on the file itself. All take turns in one process, on as many threads as there are
 cores, and medians are printed. The greedy tokens of ours and transformers' in one precision are compared.
@@ -46,11 +47,13 @@ def random_model(folder: Path) -> Path:
     return folder
 
 
-def ours(path: Path, weights: str, device: str):
+def ours(path: Path, kind: str, device: str):
     from minilm.backend import reuse_memory
     from minilm.models import load
 
     reuse_memory()
+    weights, _, graph = kind.partition(" ")
+    cache = {"cache_implementation": "static"} if graph else {}
     model = load(path, "keep" if weights == "keep" else "fp32")
     model = (model.to("bfloat16") if weights == "bf16" else model).to(device)
 
@@ -58,7 +61,7 @@ def ours(path: Path, weights: str, device: str):
         """Seconds for the prompt and its first token, seconds for the others, and all the tokens."""
         stamps, started = [], time.perf_counter()
         stamp = lambda _: stamps.append(time.perf_counter())
-        out = model.generate(prompt[None], tokens, eos_token_id=[], streamer=stamp)
+        out = model.generate(prompt[None], tokens, eos_token_id=[], streamer=stamp, **cache)
         return stamps[0] - started, stamps[-1] - stamps[0], out[0, len(prompt) :].tolist()
 
     return run
@@ -139,7 +142,9 @@ def main() -> None:
 
 
 def compare(path: Path, options) -> None:
-    kinds = (["keep"] if path.is_file() else []) + ["fp32"] + (["bf16"] if options.device == "cuda" else [])
+    kinds = (
+        (["keep"] if path.is_file() else []) + ["fp32"] + (["bf16", "bf16 graph"] if options.device == "cuda" else [])
+    )
     runs = {f"minilm {kind}": ours(path, kind, options.device) for kind in kinds}
     for name in filter(None, options.peers.split(",")):
         try:
@@ -155,10 +160,10 @@ def compare(path: Path, options) -> None:
             if turn:  # the first compiles, and brings the weights into memory
                 times[name].append((options.prompt / reading, (options.tokens - 1) / writing))
     rows = []
-    print(f"{'':<14} {'prompt tok/s':>13} {'writing tok/s':>14}")
+    print(f"{'':<17} {'prompt tok/s':>13} {'writing tok/s':>14}")
     for name, found in times.items():
         reading, writing = (statistics.median(column) for column in zip(*found))
-        print(f"{name:<14} {reading:>13,.0f} {writing:>14,.1f}")
+        print(f"{name:<17} {reading:>13,.0f} {writing:>14,.1f}")
         rows.append(
             {"model": options.model, "device": options.device, "name": name, "reading": reading, "writing": writing}
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["summary"]
 
+MOST_FAILURES, MOST_COLUMNS = 12, 200  # shown of a part's tests; its log has them all
+
 
 def summary(folder: Path) -> list[str]:
     """The lines of the summary, from the files that the parts have left; what is not there is left out."""
@@ -16,7 +18,10 @@ def summary(folder: Path) -> list[str]:
     for line in _lines(folder / "parts.txt"):
         name, outcome, seconds, note = line.split("|")
         text.append(f"{name:<11} {outcome:<9} {seconds:>4} s  {note}")
-    text += [line for line in _lines(folder / "tests.log")[-1:] if line]
+    for name in ("tests", "kernel_tests"):
+        lines = _lines(folder / f"{name}.log")
+        failed = [line[:MOST_COLUMNS] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        text += [f"{name}: {line}" for line in lines[-1:] if line] + failed[:MOST_FAILURES]
     wrong = [
         line.strip()
         for path in sorted(folder.glob("*.log"))

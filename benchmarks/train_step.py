@@ -54,8 +54,12 @@ class Peer:
         self.process.start()
         theirs.close()  # so that its end is seen here if the process dies
 
-    def run(self, count: int):
+    def run(self, count: int, patience: float | None = None):
+        """What `worker` sends back. TimeoutError, and the process is ended, if that takes longer than `patience`."""
         self.connection.send(count)
+        if not self.connection.poll(patience):
+            self.process.kill()
+            raise TimeoutError(f"{count} steps took more than {patience:g} s")
         return self.connection.recv()
 
     def close(self) -> None:
@@ -74,11 +78,12 @@ def started(library: str, name: str, options) -> Peer | None:
     for captured in (True, False) if library == "minilm" and options.device == "cuda" else (False,):
         peer = Peer(library, SHAPES[name], *settings_of(library, options, captured))
         try:
-            peer.run(5)
+            peer.run(5, options.patience)
             return peer
-        except EOFError:
+        except (EOFError, TimeoutError) as error:
             graph = ", its steps recorded as a graph," if captured else ""
-            print(f"{name}: {library}{graph} could not run; its error stands above", flush=True)
+            reason = "its error stands above" if isinstance(error, EOFError) else str(error)
+            print(f"{name}: {library}{graph} could not run; {reason}", flush=True)
     return None
 
 
@@ -130,7 +135,9 @@ def compare_losses(name: str, options) -> dict:
         else ("torch", *settings_of("torch", options, False))
     )
     peers = [Peer(library, SHAPES[name], *settings) for library, *settings in (ours, theirs)]
-    mine, other = (np.array(peer.run(options.losses)[0]) for peer in peers)
+    for peer in peers:  # both at once: nothing is timed
+        peer.connection.send(options.losses)
+    mine, other = (np.array(peer.connection.recv()[0]) for peer in peers)
     for peer in peers:
         peer.close()
     worst = float(np.max(np.abs(mine - other) / other))
@@ -154,6 +161,9 @@ def parsed(arguments=None):
     parser.add_argument("--rounds", type=int, default=15, help="how often each library takes its turn")
     parser.add_argument("--losses", type=int, default=0, help="compare this many losses instead of timing")
     parser.add_argument("--against", choices=("torch", "cpu"), default="torch", help="whose losses to compare with")
+    parser.add_argument(
+        "--patience", type=float, help="seconds that a library's first steps may take, else it is left out"
+    )
     parser.add_argument("--save", type=Path, help="write the rows as JSON lines to this file too")
     options = parser.parse_args(arguments)
     options.names = options.shapes.split(",") if options.shapes else list(USUAL[options.device])

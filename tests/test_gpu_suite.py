@@ -22,7 +22,8 @@ case "$*" in
 *describe*) echo "Stand-in, 80 GiB" ;;
 *-m\\ pip*) echo numpy==2.0.0 ;;
 *gpu_summary*) exec {python} "$@" ;;
-*-m\\ pytest*) echo "12 passed in 3.00s" ;;
+*-m\\ pytest*kernels) echo "FAILED tests/kernels/test_it.py::test_that"; echo "1 failed in 2.00s"; exit 1 ;;
+*-m\\ pytest*) echo "12 passed in 3.00s, accelerators '${{CUPY_ACCELERATORS-unset}}'" ;;
 *losses*) echo "no such luck" >&2 && exit 3 ;;
 *decode.py*) sleep 100 ;;
 *bench\\ attention*numba_cuda*) exit 0 ;;
@@ -60,7 +61,7 @@ def stand_in(tmp_path):
 def test_each_part_has_its_outcome_and_the_summary_comes_last(stand_in, tmp_path):
     out = tmp_path / "results"
     run = suite(
-        *("--out", out, "--limit", 14, "--only", "tests,attention,losses,decoding,training"),
+        *("--out", out, "--limit", 14, "--only", "tests,kernel_tests,attention,losses,decoding,training"),
         python=stand_in,
     )
     assert run.returncode == 1
@@ -74,7 +75,9 @@ def test_each_part_has_its_outcome_and_the_summary_comes_last(stand_in, tmp_path
     assert "Stand-in, 80 GiB" in (out / "machine.txt").read_text()
     summary = (out / "summary.txt").read_text()
     assert run.stdout.endswith(summary)
-    assert "12 passed in 3.00s" in summary
+    assert "tests: 12 passed in 3.00s, accelerators ''" in summary
+    assert outcomes["kernel_tests"][0] == "failed"
+    assert "kernel_tests: 1 failed in 2.00s\nFAILED tests/kernels/test_it.py::test_that" in summary
     assert "forward causal T=2048 D=128" in summary
     assert "cuda 51 %, 0.93 x flash" in summary
     assert "math" not in summary
@@ -90,7 +93,7 @@ def test_where_all_goes_well_the_status_is_zero(stand_in, tmp_path):
 def test_a_dry_run_lists_the_parts_and_runs_nothing(stand_in, tmp_path):
     run = suite("--dry-run", "--out", tmp_path / "results", python=stand_in)
     assert run.returncode == 0
-    for part in ("tests", "attention", "kernels", "training", "losses", "decoding", "numba_cuda"):
+    for part in ("tests", "kernel_tests", "attention", "kernels", "training", "losses", "decoding", "numba_cuda"):
         assert f"  {part}, " in run.stdout
     assert "-m pytest -m gpu" in run.stdout
     assert not (tmp_path / "results").exists()
