@@ -86,6 +86,7 @@ def test_nan_in_a_key_reaches_the_rows_that_see_it(emulated, rng):
         ((1, 1, 1, 1, 0, 64), {}, "no keys"),
         ((1, 1, 1, 1, 64, 64), {"dropout_p": 0.1}, "it has no dropout_p"),
         ((1, 1, 1, 1, 64, 64), {"alibi_slopes": np.ones(1, np.float32)}, "it has no alibi_slopes"),
+        ((1, 1, 1, 1, 64, 64), {"bias": np.zeros((1, 1, 1, 64), np.float32)}, "it has no bias"),
     ],
 )
 def test_what_it_leaves_to_others(rng, shape, settings, reason):

@@ -22,8 +22,8 @@ _WARP, _WARPS = 32, 4
 
 def _limits(q, k, v, *, causal, window, scale, soft_cap, **settings) -> str | None:
     (_, H, T, D), Hk = q.shape, k.shape[1]
+    settings["dropout_p"] = settings.get("dropout_p") or None
     given = [name for name, value in settings.items() if value is not None and name not in ("key_lengths", "seed")]
-    given = [name for name in given if settings[name] != 0 or name != "dropout_p"]
     if given:
         return f"it has no {', '.join(given)}"
     if H // Hk * T > MOST_ROWS:
