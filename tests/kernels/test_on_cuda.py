@@ -16,6 +16,7 @@ from minilm_kernels.bench.checking import Case, cases, dtypes
 from minilm_kernels.bench.cuda import Cuda
 from minilm_kernels.bench.problem import Problem
 from minilm_kernels.bench.workload import Workload, workload, workloads
+from minilm_kernels.cuda import program
 from minilm_kernels.cuda.launching import DTYPES
 
 from minilm import backend
@@ -92,6 +93,34 @@ def test_implementations_on_a_gpu(name, mode, entry, dtype):
 
 def _there(array):
     return backend.to_device(array, "cuda")
+
+
+@pytest.mark.parametrize(("name", "mode"), dict.fromkeys(found[:2] for found in FOUND), ids=str)
+def test_whether_a_kernel_takes_arrays_is_asked_without_a_look_at_them(name, mode, cuda_standin, monkeypatch):
+    """By all kernels' limits, of every case's settings, under the rules of a recording."""
+    monkeypatch.setitem(program._properties, 0, program.DeviceProperties(90, 132, 232448))
+    known, asked = registry._candidates, []
+
+    def candidates(operation, implementation, device, dtype):
+        kernels = [e for e in registry.implementations(operation, device="cuda") if e.limits and e.device == "cuda"]
+
+        def limits(*args, **settings):
+            asked.append(operation)
+            monkeypatch.setattr(fake_cupy.transfers, "capturing", True)
+            for kernel in kernels:
+                if kernel.name != "numba_cuda":  # which looks whether there is a GPU
+                    assert isinstance(kernel.limits(*args, **settings), str | None)
+            monkeypatch.setattr(fake_cupy.transfers, "capturing", False)
+            return "it was only asked"
+
+        entry = registry.Implementation(operation, "asked", "cuda", None, lambda *args: None, limits)
+        return entry, *known(operation, "reference", device, dtype)
+
+    candidates.cache_clear = known.cache_clear
+    monkeypatch.setattr(registry, "_candidates", candidates)
+    for case in _few(workload(name)):
+        assert _check(workload(name), mode, "auto", "float32", case) == "right", str(case)
+    assert asked
 
 
 def test_arrays_of_two_devices_are_refused(cuda_standin):
