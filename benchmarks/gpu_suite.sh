@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 python=${PYTHON:-python3}
 out='' limit=530 only='' dry=''
+grace=15 # seconds that a part has to end when it is interrupted
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=${2:?--out needs a folder} && shift ;;
@@ -113,7 +114,7 @@ for part in "${chosen[@]}"; do
     IFS='|' read -r name seconds needs command <<<"$part"
     lacking=''
     for module in $needs; do has "$module" || lacking+=" $module"; done
-    left=$((limit - SECONDS - 5))
+    left=$((limit - SECONDS - grace))
     if [ -n "$lacking" ]; then
         echo "$name|left out|0|not installed:$lacking" >>"$out/parts.txt"
         continue
@@ -125,10 +126,11 @@ for part in "${chosen[@]}"; do
     [ "$seconds" -lt $left ] || seconds=$left
     echo "== $name ($seconds s at most)"
     started=$SECONDS
-    # An interrupt lets pytest and the lab say how far they came; what ignores it is killed.
+    # An interrupt lets pytest and the lab say how far they came; what ignores it is killed. Pytest can take longer than
+    # that to end its processes, so it tells of failures as they come.
     (
         [ "$name" = numba_cuda ] || [ "$name" = kernel_tests ] && [ -n "${nvvm_home:-}" ] && export CUDA_HOME=$nvvm_home
-        eval "exec timeout --signal=INT --kill-after=5 $seconds env $command"
+        eval "exec timeout --signal=INT --kill-after=$grace $seconds env MINILM_FAILURES=\"\$out/$name.failures.txt\" $command"
     ) >"$out/$name.log" 2>&1
     status=$?
     tail -n 3 "$out/$name.log" | cut -c1-300

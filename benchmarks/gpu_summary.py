@@ -19,9 +19,9 @@ def summary(folder: Path) -> list[str]:
         name, outcome, seconds, note = line.split("|")
         text.append(f"{name:<11} {outcome:<9} {seconds:>4} s  {note}")
     for name in ("tests", "kernel_tests"):
-        lines = _lines(folder / f"{name}.log")
-        failed = [line[:MOST_COLUMNS] for line in lines if line.startswith(("FAILED ", "ERROR "))]
-        text += [f"{name}: {line}" for line in lines[-1:] if line] + failed[:MOST_FAILURES]
+        failed = [line[:MOST_COLUMNS] for line in _lines(folder / f"{name}.failures.txt") if line.startswith("FAILED ")]
+        text += [f"{name}: {line[:MOST_COLUMNS]}" for line in _lines(folder / f"{name}.log")[-1:] if line]
+        text += [f"{name}: {len(failed)} failed", *failed[:MOST_FAILURES]] if failed else []
     wrong = [
         line.strip()
         for path in sorted(folder.glob("*.log"))

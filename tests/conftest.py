@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {problem}"))
 
 
+def pytest_runtest_logreport(report) -> None:
+    """Appends failures as they come to the file that MINILM_FAILURES names: a run that is killed has then told them."""
+    place = os.environ.get("MINILM_FAILURES")
+    if place and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(f"FAILED {report.nodeid} ({report.when})\n{report.longreprtext}\n\n")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A random stream, the same for each test."""
