@@ -108,6 +108,18 @@ def test_without_nvrtc(monkeypatch):
         nvrtc.library.cache_clear()
 
 
+def test_the_compilers_builtins_are_loaded_from_beside_it(tmp_path, monkeypatch):
+    """NVRTC opens them by name when it compiles, and in the wheels of CUDA 13.0 it has no path to where it lies."""
+    (tmp_path / "empty.c").write_text("const char* nvrtcGetErrorString(int status) { return 0; }\n")
+    files = [tmp_path / name for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0")]
+    for file in files:
+        subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", tmp_path / "empty.c", "-o", file], check=True)
+    monkeypatch.setattr(nvrtc, "_candidates", lambda: [str(files[0])])
+    nvrtc.library.__wrapped__()
+    loaded = Path("/proc/self/maps").read_text()
+    assert all(str(file) in loaded for file in files)
+
+
 def test_a_cubin_is_compiled_once_for_each_content(source, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     count = 0

@@ -61,6 +61,8 @@ def library() -> ctypes.CDLL:
     """The library, loaded; NvrtcMissing where there is none."""
     for path in _candidates():
         try:
+            for builtins in Path(path).parent.glob("libnvrtc-builtins.so*") if os.path.isabs(path) else ():
+                ctypes.CDLL(str(builtins))  # which the wheels of CUDA 13.0 don't look for beside themselves
             nvrtc = ctypes.CDLL(path)
         except OSError:
             continue
