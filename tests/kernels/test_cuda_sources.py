@@ -108,6 +108,15 @@ def test_without_nvrtc(monkeypatch):
         nvrtc.library.cache_clear()
 
 
+def test_what_does_not_say_where_it_runs_is_the_devices(source):
+    """As NVRTC 13.5 has it with lambdas of any argument by itself, and 13.0 has not."""
+    source.write_text(
+        "inline float twice(float x) { return 2 * x; }\n"
+        'extern "C" __global__ void f(float* x) { auto g = [&](auto y) { return twice(y); }; x[0] = g(x[0]); }\n'
+    )
+    assert set(compiler.compile_source(source, "sm_80").resources) == {"f"}
+
+
 def test_the_compilers_builtins_are_loaded_from_beside_it(tmp_path, monkeypatch):
     """NVRTC opens them by name when it compiles, and in the wheels of CUDA 13.0 it has no path to where it lies."""
     (tmp_path / "empty.c").write_text("const char* nvrtcGetErrorString(int status) { return 0; }\n")

@@ -95,7 +95,8 @@ def _included(file: Path, name: str) -> Path:
 def _options(path: Path, defines: Mapping[str, object] | None, options: Sequence[str]) -> list[str]:
     folders = [f"--include-path={folder}" for folder in dict.fromkeys((path.parent, HEADERS))]
     macros = [f"--define-macro={name}={value}" for name, value in (defines or {}).items()]
-    return ["--std=c++17", *folders, *macros, *options]
+    # What says of no function where it runs means the device: NVRTC 13.0 takes lambdas with `auto` for the host's.
+    return ["--std=c++17", "--device-as-default-execution-space", *folders, *macros, *options]
 
 
 def _resources(log: str) -> dict[str, Resources]:
