@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 
@@ -149,3 +150,19 @@ def test_a_run_that_fills_the_disk_goes_on_from_its_last_checkpoint(place, tmp_p
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == list(range(1, 13))
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-10", "step-12", "step-5"]
+
+
+def test_serving_where_it_can_not(place, monkeypatch, capfd):
+    pytest.importorskip("uvicorn", reason="serving needs uvicorn")
+    monkeypatch.chdir(place)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["serve", "run", "--port", str(port)]) == 1
+    error = capfd.readouterr().err
+    assert f"can't listen at 127.0.0.1, port {port}: " in error
+    assert "--port (0 takes a free one)" in error
+    assert error.count("\n") == 1
+    assert main(["serve", "run", "--max-length", "1000"]) == 1
+    assert "max_length is 1000; this model can look at 64 tokens" in capfd.readouterr().err

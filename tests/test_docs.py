@@ -57,6 +57,22 @@ def test_readme_code(index, tmp_path, monkeypatch):
     runpy.run_path(str(file))
 
 
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/lab.md", "benchmarks/results/README.md"]
+)
+def test_files_that_documents_name_are_there(document):
+    """Links, and files in backquotes by any end of their path: `mods/graph.py` may stand below any folder."""
+    text = (ROOT / document).read_text("utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+    tops = ("kernels", "minilm", "tests", "docs", "benchmarks", "notebooks")
+    files = ["/" + path.relative_to(ROOT).as_posix() for top in tops for path in (ROOT / top).rglob("*.*")]
+    own = {"mine.py", "kernels/minilm_kernels/OPERATION/cpu.py"}  # the reader's
+    spans = " ".join(re.findall(r"`([^`\n]+)`", text))
+    named = set(re.findall(r"[\w/-]+\.(?:py|cuh?|toml|sh|ipynb)\b", spans)) - own
+    assert [name for name in sorted(named) if not any(file.endswith("/" + name) for file in files)] == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

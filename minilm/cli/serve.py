@@ -103,6 +103,8 @@ def _serve_generator(place: Path, name: str, key: str | None, options: ServeArgu
         raise UsageError(
             f"{place} holds a {type(model).__name__}; served are decoder-only transformers, which write, and encoders"
         )
+    if (options.max_length or 0) > model.max_length:
+        raise UsageError(f"max_length is {options.max_length}; this model can look at {model.max_length} tokens")
     with as_usage_error():
         batch = ContinuousBatch(
             model, options.rows, options.max_length or min(model.max_length, 4096), options.prefill_tokens
@@ -127,4 +129,10 @@ def _listen(service, key: str | None, options: ServeArguments, closing, what: st
         hosts = _LOOPBACK
     elif key is None:
         print(f"minilm: anybody who reaches {options.host} may ask: set {_KEY} to have a key", file=sys.stderr)
-    Server(create_app(service, key, hosts), options.host, options.port, started, closing, options.grace).listen()
+    try:
+        Server(create_app(service, key, hosts), options.host, options.port, started, closing, options.grace).listen()
+    except OSError as error:
+        raise UsageError(
+            f"can't listen at {options.host}, port {options.port}: {error.strerror or error}; name another with --host "
+            "and --port (0 takes a free one)"
+        ) from error

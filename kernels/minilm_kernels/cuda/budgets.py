@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .compiler import compile_source
+from .nvrtc import NvrtcMissing
 
 __all__ = ["TARGETS", "Variant", "budget_files", "complaints", "variants"]
 
@@ -91,4 +92,7 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except NvrtcMissing as error:
+        sys.exit(f"python -m minilm_kernels.cuda.budgets: error: {error}")
