@@ -3,9 +3,11 @@
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -166,3 +168,18 @@ def test_serving_where_it_can_not(place, monkeypatch, capfd):
     assert error.count("\n") == 1
     assert main(["serve", "run", "--max-length", "1000"]) == 1
     assert "max_length is 1000; this model can look at 64 tokens" in capfd.readouterr().err
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_go_on(place, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "minilm.cli", *TINY, "--data", str(place / "corpus"), "--output-dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / "training.json").exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert error == ""
+    assert f"minilm train --resume auto --output-dir {folder}" in output
+    assert minilm(["train", "--resume", "auto", "--output-dir", str(folder)]).returncode == 0
+    assert (folder / "model.safetensors").is_file()

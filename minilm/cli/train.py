@@ -47,21 +47,21 @@ def run(arguments: Sequence[str]) -> int:
         minilm_kernels.compile_ahead()  # while the data are prepared and the first step's first half is compiled
     with TrainingProgress(config) as progress:
         common = {"callbacks": [progress], "progress": progress.on_tokens}
-        with as_usage_error():
-            if RunFolder(folder).is_run and options.resume is not None:
-                training = Run.resume(folder, config, checkpoint=checkpoint, **common)
-            else:
-                training = Run.start(config, folder, **common)
-        progress.show_run(training)
         try:
+            with as_usage_error():
+                if RunFolder(folder).is_run and options.resume is not None:
+                    training = Run.resume(folder, config, checkpoint=checkpoint, **common)
+                else:
+                    training = Run.start(config, folder, **common)
+            progress.show_run(training)
             outcome = training.fit()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError) as error:  # a full disk, say
+            if isinstance(error, BrokenPipeError) or not RunFolder(folder).is_run:
+                raise
+            if isinstance(error, OSError):
+                raise UsageError(f"{said(error)}. To go on from the last checkpoint then: {_go_on(folder)}") from error
             progress.print(f"stopped at once; to go on from the last checkpoint: {_go_on(folder)}")
             return 130
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # a full disk, say
-            raise UsageError(f"{said(error)}. To go on from the last checkpoint then: {_go_on(folder)}") from error
     return _farewell(training, outcome, progress, folder)
 
 
