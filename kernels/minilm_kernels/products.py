@@ -1,6 +1,7 @@
 """Matrix products of NumPy and CuPy arrays by one rule, and the only place that calls cuBLAS itself.
 
     matmul(a, b)          # a @ b; float16 and bfloat16 are summed up in float32 and stay what they are
+    matmul_into(out, a, b, add=True)  # out += a @ b, where out may be float32 while a and b are not
     with tf32():          # float32 products on a GPU run on tensor cores, their inputs rounded to TF32's 10 bits
         matmul(a, b)
 
@@ -19,11 +20,13 @@ from itertools import product
 import numpy as np
 
 from . import half
+from .checks import wide
 from .cublas import recordable
 from .recording import is_recording
 from .registry import array_module
+from .rows import empty_rows, row_length, rows_are_whole
 
-__all__ = ["is_tf32", "matmul", "tf32"]
+__all__ = ["is_tf32", "matmul", "matmul_into", "tf32"]
 
 _tf32 = ContextVar("_tf32", default=False)
 
@@ -73,6 +76,39 @@ def matmul(a, b, *, align_rows: bool = False):
     return _by_cublas(a, b, align_rows) if a.dtype.char in _CUDA_TYPES else a @ b
 
 
+def matmul_into(out, a, b, *, add: bool = False) -> None:
+    """out = a @ b or, with `add`, out += a @ b, in place: of matrices (M, K) and (K, N) into one (M, N).
+
+    `a` and `b` are of one floating dtype, `out` of the same or, where they have 16 bits, float32: a sum of many
+    products is rounded once then. Each row's numbers lie side by side in `out`; there may be gaps between the rows.
+    ValueError or TypeError for other shapes, dtypes and layouts.
+
+    >>> out = np.ones((1, 1), np.float32)
+    >>> matmul_into(out, np.full((1, 2), 3, np.float16), np.full((2, 1), 5, np.float16), add=True)
+    >>> out
+    array([[31.]], dtype=float32)
+    """
+    if not a.ndim == b.ndim == out.ndim == 2 or (a.shape[1], out.shape) != (b.shape[0], (a.shape[0], b.shape[1])):
+        raise ValueError(
+            f"matmul_into of shapes {a.shape} and {b.shape} into {out.shape}; expected (M, K), (K, N) and (M, N)"
+        )
+    halves = half.is_half(a.dtype) and out.dtype == np.float32
+    if a.dtype.char not in _CUDA_TYPES or a.dtype != b.dtype or not (halves or out.dtype == a.dtype):
+        raise TypeError(
+            f"matmul_into of {a.dtype} and {b.dtype} into {out.dtype}; expected one floating dtype, or out in float32 "
+            "where the others have 16 bits"
+        )
+    if out.size and not rows_are_whole(out):
+        raise ValueError("matmul_into needs an out in which each row's numbers lie side by side: make it C-contiguous")
+    if array_module(a) is np:
+        a, b = (x.astype(wide(x), copy=False) for x in (a, b))
+        out[...] = out + a @ b if add else a @ b
+    elif a.shape[1] == 0 and not add:
+        out.fill(0)
+    elif a.shape[1] and out.size:
+        _launch(out, (*out.shape, a.shape[1]), [], _readable(a), _readable(b), add)
+
+
 # cudaDataType_t by a dtype's character (its name takes microseconds to find): float32, float64, float16, bfloat16.
 _CUDA_TYPES = {"f": 0, "d": 1, "e": 2, "E": 14}
 # cublasComputeType_t, the dtype of the sums.
@@ -81,7 +117,6 @@ _DEFAULT_ALGORITHM = -1
 # cublasMath_t: sums that are split among blocks are added in float32 too, not in the dtype of the result.
 _NO_REDUCED_PRECISION_REDUCTION = 16
 _SCALARS = {dtype: (np.ones(1, dtype), np.zeros(1, dtype)) for dtype in ("float32", "float64")}
-_ALIGNMENT = 16  # bytes, of rows that tensor cores' fastest loads can read
 _MOST_CALLS = 8  # beyond that many products for the batch, a copy that makes one of them is cheaper
 
 
@@ -94,15 +129,14 @@ def _by_cublas(a, b, align_rows: bool):
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if 0 in (*lead, M, N, K):
         return xp.zeros((*lead, M, N), a.dtype)
-    gap = -N % (_ALIGNMENT // a.itemsize) if align_rows and not lead and M > 1 else 0
-    out = xp.empty((*lead, M, N + gap), a.dtype)[..., :N]
+    out = empty_rows(xp, M, N, a.dtype) if align_rows and not lead else xp.empty((*lead, M, N), a.dtype)
     axes = _batch_axes(lead, _strides(a, lead), _strides(b, lead))
     if math.prod(n for n, _, _ in axes) > max((n for n, _, _ in axes), default=1) * _MOST_CALLS:
         a, b = (xp.ascontiguousarray(xp.broadcast_to(x, (*lead, *x.shape[-2:]))) for x in (a, b))
         axes = _batch_axes(lead, _strides(a, lead), _strides(b, lead))
     left, right = _readable(a), _readable(b)
     axes = _batch_axes(lead, _strides(left[0], lead), _strides(right[0], lead))  # a copy has other strides
-    _launch(out, (M, N, K), axes, left, right)
+    _launch(out, (M, N, K), axes, left, right, False)
     return out
 
 
@@ -140,8 +174,10 @@ def _readable(x):
     return array_module(x).ascontiguousarray(x), 0, columns
 
 
-def _launch(out, sizes, axes, left, right) -> None:
+def _launch(out, sizes, axes, left, right, add: bool) -> None:
     """out = left right, a call of cuBLAS for the longest axis of the batch, again for each place along the others.
+
+    With `add` it is out += left right.
 
     The rows of `out` lie one after another, which cuBLAS takes for columns: it computes the transpose, right^T left^T.
     """
@@ -149,14 +185,15 @@ def _launch(out, sizes, axes, left, right) -> None:
     from cupy_backends.cuda.libs import cublas
 
     (M, N, K), (a, trans_a, lda), (b, trans_b, ldb) = sizes, left, right
-    ldc = out.strides[-2] // out.itemsize if M > 1 else N
+    ldc = row_length(out) if out.ndim == 2 else N
     handle = device.get_cublas_handle()
     if is_recording():
         cublas = recordable()
     cublas.setMathMode(handle, _NO_REDUCED_PRECISION_REDUCTION)
-    kind, size = _CUDA_TYPES[a.dtype.char], a.itemsize
+    kind, kind_out, size = _CUDA_TYPES[a.dtype.char], _CUDA_TYPES[out.dtype.char], a.itemsize
     double = a.dtype == np.float64
     one, zero = (x.ctypes.data for x in _SCALARS["float64" if double else "float32"])
+    beta = one if add else zero  # what is there counts so many times
     compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if kind == 0 and is_tf32() else _COMPUTE_32F
     steps = [math.prod(n for n, _, _ in axes[i + 1 :]) * M * N for i in range(len(axes))]  # of out, along each axis
     longest = max(range(len(axes)), key=lambda i: axes[i][0], default=None)
@@ -166,14 +203,14 @@ def _launch(out, sizes, axes, left, right) -> None:
     for place in product(*(range(axes[i][0]) for i in others)):
         left_at = a.data.ptr + size * sum(p * axes[i][1] for p, i in zip(place, others))
         right_at = b.data.ptr + size * sum(p * axes[i][2] for p, i in zip(place, others))
-        out_at = out.data.ptr + size * sum(p * steps[i] for p, i in zip(place, others))
+        out_at = out.data.ptr + out.itemsize * sum(p * steps[i] for p, i in zip(place, others))
         if count == 1:
             cublas.gemmEx(
-                handle, trans_b, trans_a, N, M, K, one, right_at, kind, ldb, left_at, kind, lda, zero,
-                out_at, kind, ldc, compute, _DEFAULT_ALGORITHM
+                handle, trans_b, trans_a, N, M, K, one, right_at, kind, ldb, left_at, kind, lda, beta,
+                out_at, kind_out, ldc, compute, _DEFAULT_ALGORITHM
             )  # fmt: skip
         else:
             cublas.gemmStridedBatchedEx(
                 handle, trans_b, trans_a, N, M, K, one, right_at, kind, ldb, stride_b, left_at, kind, lda, stride_a,
-                zero, out_at, kind, ldc, stride, count, compute, _DEFAULT_ALGORITHM
+                beta, out_at, kind_out, ldc, stride, count, compute, _DEFAULT_ALGORITHM
             )  # fmt: skip

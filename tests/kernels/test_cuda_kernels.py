@@ -15,8 +15,10 @@ import pytest
 from awkward import wider
 from minilm_kernels import registry
 from minilm_kernels.adamw import cuda as adamw_cuda
+from minilm_kernels.add_bias import cuda as add_bias_cuda
 from minilm_kernels.bench.checking import cases, check
 from minilm_kernels.bench.workload import workload, workloads
+from minilm_kernels.column_sums import cuda as column_sums_cuda
 from minilm_kernels.cross_entropy import cuda as cross_entropy_cuda
 from minilm_kernels.cuda.launching import DTYPES
 from minilm_kernels.dropout import cuda as dropout_cuda
@@ -66,7 +68,8 @@ def test_awkward_cases(emulated, name, mode, dtype):
 def test_every_hot_operation_has_a_cuda_kernel():
     there = {re.sub("-.*", "", param.id) for param in FOUND}
     both_ways = (
-        "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy softmax lstm_cell gru_cell"
+        "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy linear_cross_entropy softmax "
+        "lstm_cell gru_cell"
     )
     one_way = (
         "cross_entropy_with_gradient embedding_backward adamw lamb global_norm dropout quantize dequantize add_bias "
@@ -129,6 +132,21 @@ def test_rotary_takes_float32_tables_beside_16_bits(emulated, rng, columns):
         y = rotary_cuda.rotary(x, *(table.astype(np.float32) for table in tables), interleaved=False)
     exact = minilm_kernels.rotary(x.astype(np.float64), *tables, implementation="reference")
     np.testing.assert_allclose(y.astype(np.float64), exact, rtol=2.0**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [64, 67, 71, 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_bias_and_sums_of_rows_with_gaps_between_them(emulated, rng, dtype, columns):
+    wide = np.full((70, 80), np.nan, dtype)  # what lies in the gaps is neither used nor changed
+    x, bias = wide[:, 8 : 8 + columns], rng.standard_normal(columns).astype(dtype)
+    x[...] = rng.standard_normal(x.shape)
+    alone = x.copy()
+    for descending in (False, True):
+        with emulated(descending=descending):
+            assert column_sums_cuda.column_sums(x).tobytes() == column_sums_cuda.column_sums(alone).tobytes()
+            assert add_bias_cuda.add_bias(x, bias) is x
+            np.testing.assert_array_equal(x, add_bias_cuda.add_bias(alone, bias))
+    assert np.isnan(np.delete(wide, np.s_[8 : 8 + columns], axis=1)).all()
 
 
 def test_a_wrong_target_gives_nan(emulated, rng):

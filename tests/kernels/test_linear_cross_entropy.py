@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
+import fake_cupy
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,9 @@ from minilm_kernels import (
     linear_cross_entropy_backward,
 )
 from minilm_kernels.chunks import SERIAL_BELOW
+from minilm_kernels.linear_cross_entropy import cuda, rows_of_chunk
+
+from minilm import backend
 
 CPU = [entry.name for entry in implementations("linear_cross_entropy", device="cpu")]
 ONE_PASS = [entry.name for entry in implementations("cross_entropy_with_gradient", device="cpu")]
@@ -158,3 +163,110 @@ def test_errors_say_what_to_do():
         linear_cross_entropy(x, weight, targets, label_smoothing=2)
     with pytest.raises(ValueError, match="must be C-contiguous and writeable: copy them"):
         cross_entropy_with_gradient(np.zeros((5, 4), np.float32).T, targets, g, overwrite=True)
+
+
+# For CUDA: the kernels in the emulator, the products by the stand-in's cuBLAS, both at the addresses of one array.
+
+
+def on_cuda(*values, g=None, bias=None, label_smoothing=0.0, chunk=None):
+    """What the implementation for CUDA makes of arrays of the host, on the host again."""
+    import cupy
+
+    there = lambda x: x if x is None else cupy.asarray(x)
+    settings = {"ignore_index": -100, "label_smoothing": label_smoothing, "chunk": chunk}
+    args, settings["g"], settings["bias"] = [there(x) for x in values], there(g), there(bias)
+    fake_cupy.transfers.fetched = fake_cupy.transfers.sent = 0
+    found = cuda.linear_cross_entropy(*args, **settings)
+    assert fake_cupy.transfers.fetched == fake_cupy.transfers.sent == 0  # so that it can be recorded
+    return [x if x is None else x.get() for x in found]
+
+
+@pytest.mark.parametrize("chunk", [None, 9, 4, 1])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_on_cuda_obeys_the_error_law(emulated, cuda_standin, dtype, biased, chunk):
+    for V, smoothing in ((65, 0.1), (8, 0.0), (1, 0.0)):
+        g, *values, bias = arrays(9, 17, V, dtype=dtype)
+        settings = {"bias": bias if biased else None, "g": g.astype(np.float32), "label_smoothing": smoothing}
+        plain = linear_cross_entropy(*values, **settings, implementation="reference")
+        double = {name: x.astype(np.float64) if isinstance(x, np.ndarray) else x for name, x in settings.items()}
+        widened = *(x.astype(np.float64) for x in values[:2]), values[2]
+        exact = linear_cross_entropy(*widened, **double, implementation="reference")
+        with emulated():
+            found = on_cuda(*values, **settings, chunk=chunk)
+            losses = on_cuda(*values, **{**settings, "g": None}, chunk=chunk)
+        for number, (m, p, e) in enumerate(zip(found, plain, exact)):
+            assert (m is None) == (e is None)
+            if m is not None:
+                assert m.dtype == (np.float32 if number < 2 else dtype)
+                eps, size = float(ml_dtypes.finfo(dtype).eps), max(np.abs(e).max(), 17 if number < 2 else 1)
+                assert np.abs(m - e).max() <= 2 * np.abs(p - e).max() + 4 * eps * size, number
+        assert [x.tobytes() for x in losses] == [x.tobytes() for x in found[:2]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_on_cuda_sums_over_chunks_are_rounded_once(emulated, cuda_standin, dtype):
+    N = 301
+    x, weight, bias = np.ones((N, 1), dtype), np.zeros((2, 1), dtype), np.zeros(2, dtype)
+    with emulated():
+        *_, dweight, dbias = on_cuda(x, weight, np.zeros(N, int), bias=bias, g=np.ones(N, np.float32), chunk=7)
+    expected = np.array([-N / 2, N / 2]).astype(dtype)  # added in bfloat16, halves would get no further than 128
+    np.testing.assert_array_equal(dweight[:, 0], expected)
+    np.testing.assert_array_equal(dbias, expected)
+
+
+def test_on_cuda_nothing_gives_nothing(emulated, cuda_standin):
+    g, *values, bias = arrays(0, 3, 5, dtype="bfloat16")
+    with emulated():
+        losses, _, dx, dweight, dbias = on_cuda(*values, bias=bias, g=g.astype(np.float32))
+    assert losses.shape == (0,)
+    assert dx.shape == (0, 3)
+    assert dweight.tolist() == np.zeros((5, 3)).tolist()
+    assert dbias.tolist() == [0] * 5
+
+
+def test_on_cuda_a_wrong_target_makes_its_row_nan(emulated, cuda_standin):
+    g, x, weight, targets, _ = arrays(6, 3, 5, ignored=0)
+    targets[4] = 5
+    with emulated():
+        losses, _, dx, dweight, _ = on_cuda(x, weight, targets, g=g, chunk=3)
+    assert np.flatnonzero(np.isnan(losses)).tolist() == [4]
+    assert np.flatnonzero(np.isnan(dx).any(axis=1)).tolist() == [4]
+    assert np.isnan(dweight).all()
+
+
+def test_on_cuda_the_logits_never_exist_whole(emulated, cuda_standin):
+    g, x, weight, targets, _ = arrays(256, 4, 1024)
+    with emulated():
+        on_cuda(x, weight, targets, g=g, chunk=16)  # compiles
+        fake_cupy.cublas.calls.clear()
+        tracemalloc.start()
+        on_cuda(x, weight, targets, g=g, chunk=16)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert len(fake_cupy.cublas.calls) == 3 * 256 // 16
+    assert peak < 0.25 * g.itemsize * 256 * 1024
+
+
+def test_rows_of_a_chunk():
+    x, weight = np.zeros((10_000, 1), np.float16), np.zeros((50_257, 1), np.float16)
+    rows = lambda chunk=None, x=x, weight=weight, **most: rows_of_chunk(chunk, x, weight, **most)
+    assert rows(logits_bytes=2**29) == 5000  # even, where 5341 would fit
+    assert rows(logits_bytes=2**26, most=1024) == 667
+    assert rows(logits_bytes=2**20) == 127
+    assert rows(weight=weight[:9], logits_bytes=2**26, most=1024) == 1000
+    assert rows(7, logits_bytes=2**29) == 7
+    assert rows(20_000, logits_bytes=2**29) == 10_000
+    assert rows(x=x[:0], logits_bytes=2**29) == 0
+
+
+@pytest.mark.gpu
+def test_is_recorded_in_a_graph_on_a_card():
+    g, x, weight, targets, bias = arrays(64, 32, 1001, dtype=np.float16)
+    loss = lambda *arrays, g, bias: linear_cross_entropy(*arrays, g=g, bias=bias, chunk=24, implementation="cuda")
+    graph = backend.Graph(lambda *inputs: loss(*inputs[:3], g=inputs[3], bias=inputs[4]), "cuda")
+    inputs = x, weight, targets, g.astype(np.float32), bias
+    found = [[backend.to_numpy(part) for part in graph(*inputs)] for _ in range(4)]
+    assert graph.is_recorded, graph.refused
+    for first, last in zip(found[0], found[-1]):
+        np.testing.assert_allclose(last.astype(float), first.astype(float), rtol=1e-2, atol=1e-2)

@@ -6,7 +6,8 @@ import fake_cupy.cublas
 import ml_dtypes
 import numpy as np
 import pytest
-from minilm_kernels.products import is_tf32, matmul, tf32
+from minilm_kernels.products import is_tf32, matmul, matmul_into, tf32
+from minilm_kernels.rows import empty_rows
 
 from minilm import backend
 
@@ -121,6 +122,56 @@ def test_rows_that_begin_at_multiples_of_16_bytes(cuda_standin, rng, dtype):
     for shape in ((1, 4), (0, 4)):  # there is no second row
         assert matmul(a[: shape[0]], b, align_rows=True).shape == (shape[0], 13)
     assert (y * g).shape == (6, 13)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["own dtype", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_products_into_arrays_and_added_to_them(device, rng, dtype, wide):
+    a, b = (backend.to_device(rng.standard_normal(shape).astype(dtype), device) for shape in ((5, 300), (7, 300)))
+    to = np.float32 if wide and dtype.itemsize == 2 else dtype
+    exact = backend.to_numpy(a).astype(np.float64) @ backend.to_numpy(b).astype(np.float64).T
+    for make in (
+        lambda xp: xp.empty((5, 7), to),
+        lambda xp: empty_rows(xp, 5, 7, to),
+        lambda xp: xp.empty((9, 7), to)[2:7],
+    ):
+        out = make(backend.array_module(a))
+        out[...] = np.nan  # must not matter
+        matmul_into(out, a, b.T)
+        limits = {"rtol": 4 * ml_dtypes.finfo(to).eps, "atol": 300 * ml_dtypes.finfo(to).eps}
+        np.testing.assert_allclose(backend.to_numpy(out).astype(np.float64), exact, **limits)
+        matmul_into(out, a, b.T, add=True)
+        np.testing.assert_allclose(backend.to_numpy(out).astype(np.float64), 2 * exact, **limits)
+
+
+def test_products_into_arrays_are_one_call_without_a_copy(cuda_standin):
+    x, weight, out = (cuda_standin.zeros(shape, np.float16) for shape in ((6, 3), (13, 3), (6, 16)))
+    fake_cupy.cublas.calls.clear()
+    matmul_into(out[:, :13], x, weight.T)
+    matmul_into(cuda_standin.zeros((13, 3), np.float32), out[:, :13].T, x, add=True)
+    assert fake_cupy.cublas.calls == [(68, 1)] * 2
+
+
+def test_nothing_is_multiplied_into_empty_arrays(device):
+    xp = backend.array_module(backend.to_device(np.ones(1), device))
+    for add, expected in ((True, 1.0), (False, 0.0)):
+        out = xp.ones((2, 3), np.float32)
+        matmul_into(out, xp.ones((2, 0), np.float32), xp.ones((0, 3), np.float32), add=add)
+        assert (out == expected).all()
+    matmul_into(out[:0], xp.ones((0, 4), np.float32), xp.ones((4, 3), np.float32))
+
+
+def test_what_a_product_can_not_be_written_to(device):
+    x = backend.to_device(np.ones((4, 4), np.float32), device)
+    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 4\) into \(4, 3\); expected"):
+        matmul_into(x[:, :3], x, x)
+    with pytest.raises(ValueError, match="lie side by side"):
+        matmul_into(x.T, x, x)
+    for a, out in ((x, x.astype(np.float64)), (x, x.astype(np.float16)), (x.astype(int), x)):
+        with pytest.raises(TypeError, match="expected one floating dtype, or out in float32"):
+            matmul_into(out, a, a)
+    with pytest.raises(TypeError, match="of float32 and float16 into float32"):
+        matmul_into(x, x, x.astype(np.float16))
 
 
 def test_tf32_holds_inside_its_block_for_float32_alone(cuda_standin):

@@ -2,29 +2,35 @@
 #include "packs.cuh"
 
 // Blocks of 32 x 8 threads take 32 packs of columns of a strip; each thread every eighth row, and their sums are added
-// up in order.
+// up in order. Rows begin row_length numbers after each other.
 extern "C" __global__ __launch_bounds__(256) void sums_of_strips(const SCALAR* x, float* sums, int rows, int columns,
-                                                                 int strip) {
+                                                                 i64 row_length, int strip) {
     __shared__ float partial[8][32 * WIDTH];
     const int column = (blockIdx.x * 32 + threadIdx.x) * WIDTH;
+    const int there = columns - column;  // of the pack, or more
     const int begin = blockIdx.y * strip, end = min(begin + strip, rows);
     float sum[WIDTH] = {}, v[WIDTH];
-    if (column < columns) {
+    if (there >= WIDTH) {
 #pragma unroll 4
         for (int row = begin + threadIdx.y; row < end; row += 8) {
-            load(x + i64(row) * columns + column, v);
+            load(x + row * row_length + column, v);
 #pragma unroll
             for (int j = 0; j < WIDTH; ++j) sum[j] += v[j];
         }
+    } else if (there > 0) {  // the end of a row
+        for (int row = begin + threadIdx.y; row < end; row += 8)
+#pragma unroll
+            for (int j = 0; j < WIDTH; ++j)
+                if (j < there) sum[j] += to_float(x[row * row_length + column + j]);
     }
 #pragma unroll
     for (int j = 0; j < WIDTH; ++j) partial[threadIdx.y][j * 32 + threadIdx.x] = sum[j];
     __syncthreads();
-    if (threadIdx.y != 0 || column >= columns) return;
+    if (threadIdx.y != 0) return;
 #pragma unroll
     for (int j = 0; j < WIDTH; ++j) {
         for (int i = 1; i < 8; ++i) sum[j] += partial[i][j * 32 + threadIdx.x];
-        sums[i64(blockIdx.y) * columns + column + j] = sum[j];
+        if (j < there) sums[i64(blockIdx.y) * columns + column + j] = sum[j];
     }
 }
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..cuda.launching import DTYPES, contiguous, program, row_threads, same_phase
 from ..registry import array_module, register
+from ..rows import row_length, rows_in_order
 
-__all__ = ["empty_alike", "loss_and_gradient", "rows_in_order"]
+__all__ = ["empty_alike", "loss_and_gradient"]
 
 
 @register("cross_entropy", name="cuda", device="cuda", dtypes=DTYPES)
@@ -41,23 +42,14 @@ def loss_and_gradient(logits, targets, g, given, losses, logsumexp, dlogits, ign
     xp = array_module(logits)
     logits = rows_in_order(logits)
     rows, columns = logits.shape
-    row = logits.strides[0] // logits.itemsize if rows > 1 else columns
     targets = xp.ascontiguousarray(targets, dtype=np.int64)
     kernel = program(__file__, "cross_entropy.cu", logits.dtype).kernel("cross_entropy")
-    sizes = np.int32(columns), np.int64(row)
+    sizes = np.int32(columns), np.int64(row_length(logits))
     settings = np.int64(ignore_index), np.float32(label_smoothing), same_phase(logits, dlogits)
     threads = row_threads(columns * logits.itemsize // 16, most=512)
     kernel(rows, threads, (logits, targets, g, given, losses, logsumexp, dlogits, *sizes, *settings))
 
 
-def rows_in_order(x):
-    """x (N, C), copied unless each row's numbers lie side by side; there may be gaps between rows."""
-    (down, along), size = x.strides, x.itemsize
-    whole = (along == size or x.shape[1] == 1) and (len(x) <= 1 or (down >= x.shape[1] * size and down % size == 0))
-    return x if whole else array_module(x).ascontiguousarray(x)
-
-
 def empty_alike(x):
     """An array like x (N, C) that `rows_in_order` gave, its rows as far apart."""
-    row = x.strides[0] // x.itemsize if len(x) > 1 else x.shape[1]
-    return array_module(x).empty((len(x), row), x.dtype)[:, : x.shape[1]]
+    return array_module(x).empty((len(x), row_length(x)), x.dtype)[:, : x.shape[1]]

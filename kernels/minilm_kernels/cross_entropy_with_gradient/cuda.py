@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cross_entropy.cuda import empty_alike, loss_and_gradient, rows_in_order
+from ..cross_entropy.cuda import empty_alike, loss_and_gradient
 from ..cuda.launching import DTYPES, contiguous
 from ..registry import array_module, register
+from ..rows import rows_in_order
 
 
 @register("cross_entropy_with_gradient", name="cuda", device="cuda", dtypes=DTYPES)

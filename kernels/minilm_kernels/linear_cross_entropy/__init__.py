@@ -29,9 +29,10 @@ def linear_cross_entropy(
     it returns (losses, logsumexp, dx, dweight, dbias) then, with three matrix products in all, as many as unfused.
     `linear_cross_entropy_backward` needs no `g` beforehand, and one product more.
 
-    `chunk` is the number of rows; None takes as many as make 64 MiB of logits, from 128 to 1024 of them, and
-    cuts the rows evenly. ValueError or TypeError for other shapes and dtypes; ValueError for a target out of range, by
-    its row.
+    `chunk` is the number of rows; None takes as many as make 64 MiB of logits, from 128 to 1024 of them, on a GPU as
+    many as make 512 MiB, from 128 on, and cuts the rows evenly. ValueError or TypeError for other shapes and dtypes;
+    ValueError for a target out of range, by its row, where it can be known without waiting for a GPU: kernels there
+    make its loss and the gradients NaN.
 
     >>> x, weight = np.array([[1.0]]), np.log([[1.0], [3.0]])
     >>> linear_cross_entropy(x, weight, np.array([1]))[0]
@@ -65,12 +66,16 @@ def linear_cross_entropy_backward(
     return registry.call("linear_cross_entropy_backward", implementation, x, g, weight, targets, **settings)
 
 
-def rows_of_chunk(chunk: int | None, x, weight) -> int:
-    """How many rows' logits are there at a time."""
+def rows_of_chunk(chunk: int | None, x, weight, *, logits_bytes: int, most: int | None = None) -> int:
+    """How many rows' logits are there at a time, of the N that there are.
+
+    Where `chunk` is None, the logits take `logits_bytes` but are those of 128 to `most` rows, and chunks are alike.
+    """
     if chunk is not None:
-        return chunk
-    most = min(max(2**26 // (len(weight) * x.itemsize), 128), 1024)
-    chunks = -(-len(x) // most) or 1
+        return min(chunk, len(x))
+    rows = max(logits_bytes // (len(weight) * x.itemsize), 128)
+    rows = rows if most is None else min(rows, most)
+    chunks = -(-len(x) // rows) or 1
     return -(-len(x) // chunks)
 
 

@@ -10,6 +10,7 @@ from ..cross_entropy_with_gradient import cpu as loss_with_gradient
 from ..registry import register
 from . import rows_of_chunk
 
+_LOGITS_BYTES, _MOST_ROWS = 2**26, 1024  # of a chunk, where the caller names none
 # Rows of the weight whose gradient is added to at a time: BLAS can't add through NumPy, so the product lies in between.
 _BAND = 4096
 
@@ -49,7 +50,7 @@ def linear_cross_entropy_backward(x, g, weight, targets, *, bias, ignore_index, 
 
 def _chunks(x, weight, bias, chunk):
     """The slices of the rows, each with its logits, always in the same memory."""
-    step = min(rows_of_chunk(chunk, x, weight), len(x))
+    step = rows_of_chunk(chunk, x, weight, logits_bytes=_LOGITS_BYTES, most=_MOST_ROWS)
     memory = np.empty((step, len(weight)), x.dtype)
     for start in range(0, len(x), step or 1):
         rows = slice(start, min(start + step, len(x)))

@@ -3,6 +3,8 @@
     with emulated():                                   # or the fixture of that name
         cuda_kernel_of_an_operation(numpy_arrays)      # whose Program now runs on the host
 
+The stand-in's arrays do as well, where that is installed: then what else a kernel's Python does is held to CuPy's ways.
+
 An emulated launch holds the arguments to the kernel's declaration, which no compiler does for a real one: how many
 there are, the C type of each number, the size and kind of each array's elements. Arrays are copied to where a page that
 must not be touched follows their last element; those that the kernel may write to are copied back.
@@ -23,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from fake_cupy.arrays import unwrapped
 from minilm_kernels.cuda import compiler, program, tensor_map
 
 HERE = Path(__file__).parent
@@ -67,7 +70,7 @@ class Emulator:
 
         def launch(grid, block, args, shared_bytes):
             self.launches.append(name)
-            _launch(run, name, codes, grid, block, args, shared_bytes, self.descending)
+            _launch(run, name, codes, grid, block, unwrapped(args), shared_bytes, self.descending)
 
         return launch
 

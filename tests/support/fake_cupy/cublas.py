@@ -14,6 +14,8 @@ __all__ = ["Calls", "calls", "gemmEx", "gemmStridedBatchedEx", "recordable", "se
 
 _DTYPES = {0: np.dtype("float32"), 1: np.dtype("float64"), 2: np.dtype("float16"), 14: np.dtype(ml_dtypes.bfloat16)}
 _COMPUTE = {68: np.float32, 77: np.float32, 70: np.float64}
+# (A's and B's type, C's) for each compute type: of what cublasGemmEx's table in the documentation allows, what we use.
+_ALLOWED = {68: {(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)}, 77: {(0, 0)}, 70: {(1, 1)}}
 
 
 class Calls(list):
@@ -29,7 +31,7 @@ def setMathMode(handle: int, mode: int) -> None:
 
 
 def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo):
-    """C = op(A) op(B), all of them counted down columns. As CuPy's, not while a stream is capturing."""
+    """C = op(A) op(B) + beta C, all of them counted down columns. As CuPy's, not while a stream is capturing."""
     transfers.refuse_cublas()
     _one(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo)
 
@@ -49,15 +51,21 @@ def _gemm(
     assert lda >= (k if transa else m)  # what cuBLAS asks for, else CUBLAS_STATUS_INVALID_VALUE
     assert ldb >= (n if transb else k)
     assert ldc >= m
+    assert Atype == Btype
+    assert (Atype, Ctype) in _ALLOWED[computeType]  # else CUBLAS_STATUS_NOT_SUPPORTED
+    for address, kind in ((A, Atype), (B, Btype), (C, Ctype)):
+        assert address % _DTYPES[kind].itemsize == 0
     sums = _COMPUTE[computeType]
     assert _number(alpha, sums) == 1
-    assert _number(beta, sums) == 0
+    beta = _number(beta, sums)
+    assert beta in (0, 1)
     calls.append((computeType, batchCount))
     for i in range(batchCount):
         left = _matrix(A, Atype, (k, m) if transa else (m, k), lda, i * strideA)
         right = _matrix(B, Btype, (n, k) if transb else (k, n), ldb, i * strideB)
         found = (left.T if transa else left).astype(sums) @ (right.T if transb else right).astype(sums)
-        _matrix(C, Ctype, (m, n), ldc, i * strideC)[...] = found.astype(_DTYPES[Ctype])
+        out = _matrix(C, Ctype, (m, n), ldc, i * strideC)
+        out[...] = (found + out.astype(sums) if beta else found).astype(_DTYPES[Ctype])  # of 0 times NaN there is none
 
 
 def _number(address: int, dtype) -> float:
