@@ -227,8 +227,7 @@ def test_dq_is_added_up_in_one_order(name, emulated, monkeypatch):
     with emulated():
         out, logsumexp = cuda.attention(q, k, v, **found)
     for descending, beside in ((False, 1), (True, 3)):
-        monkeypatch.setattr(cuda, "_CACHED", 0)
-        monkeypatch.setattr(cuda, "_FEWEST_BESIDE", beside)
+        monkeypatch.setattr(cuda, "_beside", lambda *_, heads=beside: heads)
         with emulated(descending=descending):
             passes.append(
                 cuda.attention_backward(g, q, k, v, out, logsumexp, **found, bias_gradient=False, into=None)[:3]
@@ -256,6 +255,14 @@ def test_a_wait_for_a_block_that_has_not_begun_is_an_error(emulated, cuda_host, 
     assert turn[0] == 3
     with emulated(descending=True), pytest.raises(cuda_host.KernelError, match="to become 2 that is 3"):
         kernel(3, 32, (turn,))
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "megabytes", "beside"),
+    [(128, 2, 32), (16, 16, 16), (40, 4, 40), (50, 4, 25), (256, 0.5, 52), (1, 0, 1)],
+)
+def test_key_heads_beside_each_other(key_heads, megabytes, beside):
+    assert cuda._beside(key_heads, int(megabytes * 2**20), 132) == beside
 
 
 @pytest.mark.parametrize("itemsize", [2, 4])

@@ -100,9 +100,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
         if (STAGES == 2 && heads > 0) load(next_t, next_at, stage ^= 1);
 
         const int mine = tile - rows_here->first[0] / BLOCK_N;  // earlier blocks that add to this tile's dq
-        int seen = 0;
-        if (threadIdx.x == 0) seen = load_relaxed(p.turns + at);  // on its way while the first product is computed
-
         float logsumexp[2 * Scores::M], product[2 * Scores::M];
 #pragma unroll
         for (int slot = 0; slot < 2 * Scores::M; ++slot) {
@@ -112,6 +109,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
         Scores::Numbers weights, d_scores, bends;  // bends: the soft cap's derivatives, if there is one
         clear(weights);
         add_product_of_rows<AHEAD>(weights, q, score_row, k, score_column);
+        int seen = 0;
+        if (threadIdx.x == 0) seen = load_relaxed(p.turns + at);  // on its way while the weights are computed
         if (CHANGED) {
             const Modifier modifier(p, b, h);
             each(weights, bends, [&](float& x, float& bend, int slot, int column) {
@@ -132,10 +131,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
         if (threadIdx.x == 0) {
             fence_gpu();  // what this block stored before the barrier and others before `seen` comes first
             if (added >= 0) add_relaxed(p.turns + added, 1);
-            if (seen != mine) {
-                wait_for(p.turns + at, mine);
-                fence_gpu();
-            }
         }
         added = at;
 
@@ -159,6 +154,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const P
         if (SOFT_CAP) each(d_scores, bends, [](float& x, float& bend, int, int) { x *= bend; });
         store_tile<BLOCK_N>(d_scores, d_scores_tile, score_row, score_column);
         const bool last = first + BLOCK_N >= bottom.stop[SIXTEEN - 1];
+        if (threadIdx.x == 0 && seen != mine) {
+            wait_for(p.turns + at, mine);
+            fence_gpu();
+        }
         __syncthreads();  // P and dS are there, and it is this block's turn
 
         Queries::Numbers dq;  // in dq_sums four numbers of a lane lie together, then those of the next lane

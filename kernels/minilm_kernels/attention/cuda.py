@@ -38,12 +38,11 @@ PROBLEM = np.dtype(
 _NO_END = -1  # of a window
 _PADDING = 128  # no tile has more queries
 _ROWS = 5 * 16  # numbers of Rows in problem.cuh, of 16 queries
-# Bytes of q, g and the sums of dq of the key heads that the blocks of backward.cu work on at a time: every block reads
-# all of a head's, so they should stay in an H100's 50 MB of L2 cache. Four heads are worth it always: a head's blocks
-# follow each other a tile apart, so of a long one only a part has to be there, and if all blocks were one head's, the
-# last would begin late.
+# Of the blocks of backward.cu that run at a time so many are one head's, each a tile behind another and reading what
+# that one has just had brought to the L2 cache; the fewer, the sooner the last begins. Fewer where heads are so small
+# that all that is worked on stays there: bytes of q, g and the sums of dq, of an H100's 50 MB.
+_FOLLOWING = 4
 _CACHED = 24 << 20
-_FEWEST_BESIDE = 4
 _ROWS_WARPS = 4
 _LONGEST = 2**30
 
@@ -119,8 +118,7 @@ def attention_backward(
         problem[name] = _address(array)
     problem["d_bias"] = 0 if d_bias is None else _address(d_bias)
     key_head_bytes = H // Hk * padded * wide * (2 * q.dtype.itemsize + 4)
-    problem["padded"] = padded
-    problem["beside"] = min(B * Hk, max(_FEWEST_BESIDE, _CACHED // max(1, key_head_bytes)))
+    problem["padded"], problem["beside"] = padded, _beside(B * Hk, key_head_bytes, device_properties().multiprocessors)
     _rows_kernel(scalar_name(q.dtype))((padded // _ROWS_WARPS, H, B), 32 * _ROWS_WARPS, (problem[()],))
     kernel = _kernel("backward", scalar_name(q.dtype), wide, q.shape[3] != wide, sizes, tuple(macros.items()))
     kernel(-(-S // sizes.n) * Hk * B, sizes.threads, (problem[()],), shared_bytes)
@@ -195,6 +193,13 @@ def _backward_sizes(head_size, itemsize, shared_bytes, *, plain):
     wide = _width(head_size)
     sizes = backward_tiles(wide, itemsize, shared_bytes, plain=plain)
     return wide, sizes, sizes.backward_bytes(wide, itemsize)
+
+
+def _beside(key_heads, key_head_bytes, multiprocessors):
+    """How many key heads are worked on beside each other, in groups as equal as can be: a small last one would wait."""
+    wanted = max(1, multiprocessors // _FOLLOWING, _CACHED // max(1, key_head_bytes))
+    groups = max(1, round(key_heads / wanted))
+    return -(-key_heads // groups)
 
 
 def _width(head_size):
