@@ -274,6 +274,13 @@ def tensor(array, requires_grad: bool = False, dtype=None, device: str | None = 
 
     Python floats become float32; arrays keep their dtype unless `dtype` says otherwise. Raises RuntimeError for
     `device="cuda"` where there is no GPU, TypeError for `requires_grad` on integers.
+
+    >>> tensor([1.0, 2.0]).dtype.name, tensor([1, 2]).dtype.name
+    ('float32', 'int64')
+    >>> x = tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad.numpy().tolist()
+    [2.0, 4.0]
     """
     data = backend.as_array(_raw(array), dtype, device)
     if data.dtype.kind not in "fiubV":

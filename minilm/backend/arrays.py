@@ -33,7 +33,11 @@ def bfloat16() -> np.dtype:
 
 
 def resolve_dtype(dtype) -> np.dtype:
-    """The NumPy dtype meant by a name ("float32", "bfloat16", ...), a type or a dtype."""
+    """The NumPy dtype meant by a name ("float32", "bfloat16", ...), a type or a dtype.
+
+    >>> resolve_dtype("bfloat16").itemsize
+    2
+    """
     if isinstance(dtype, str) and dtype == "bfloat16":
         return bfloat16()
     if dtype is None:
@@ -108,7 +112,11 @@ def to_device(array, device: str):
 
 
 def to_numpy(array) -> np.ndarray:
-    """`array` as a NumPy array: itself if it is one, else a copy from the GPU."""
+    """`array` as a NumPy array: itself if it is one, else a copy from the GPU.
+
+    >>> to_numpy(as_array([1.0, 2.0])).dtype.name
+    'float32'
+    """
     return np.asarray(array) if array_module(array) is np else array.get()
 
 

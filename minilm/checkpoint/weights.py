@@ -31,6 +31,12 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
 
     Any shape and layout; dtypes are kept (floating-point ones, bfloat16 too, integers, bool), others are a TypeError.
     A full disk is an OSError that names `path`, and what was there before is still there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(Path(folder, "model.safetensors"), {"w": np.ones((2, 3), np.float16)})
+    ...     load_weights(Path(folder, "model.safetensors"))["w"].dtype.name
+    'float16'
     """
 
     path = Path(path)

@@ -71,7 +71,7 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def penalize_repetition(rows: Rows, scores: np.ndarray, penalty: float) -> np.ndarray:
-    """Scores of tokens that are in their row already divided (if positive, else multiplied) by `penalty`.
+    """Scores (B, V) of tokens that are in their row already divided (if positive, else multiplied) by `penalty`.
 
     Keskar et al. 2019, https://arxiv.org/abs/1909.05858.
     """

@@ -29,6 +29,14 @@ class GPT2Config(Config):
     With `reorder_and_upcast_attn` attention is computed in float32 where the model, or `autocast`, is in half precision
     (Mistral's GPT-2 was trained so). Raises ValueError for sizes that do not fit, probabilities outside [0, 1] and
     unknown activations.
+
+    >>> config = GPT2Config(n_layer=2, n_head=4, n_embd=64)
+    >>> config.vocab_size, config.n_positions
+    (50257, 1024)
+    >>> GPT2Config(n_head=5, n_embd=64)
+    Traceback (most recent call last):
+    ...
+    ValueError: ...
     """
 
     vocab_size: int = 50257

@@ -40,6 +40,10 @@ class MultiHeadAttention(Module):
     """out_proj of attention between q_proj(x) and k_proj, v_proj of x or of `memory` (Vaswani et al. 2017).
 
     `n_kv_head` < `n_head` shares each key and value head among several query heads (Ainslie et al. 2023).
+
+    >>> import numpy as np
+    >>> MultiHeadAttention(8, 2)(np.ones((1, 5, 8), np.float32)).shape
+    (1, 5, 8)
     """
 
     def __init__(

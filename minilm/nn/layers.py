@@ -53,6 +53,10 @@ class Linear(Module):
 
     Given an activation function, it returns that of the result: `linear(x, activation("gelu"))`. Weight and bias begin
     as torch's; with `std` the weight is normal and the bias zero, as the transformers of the field begin.
+
+    >>> import numpy as np
+    >>> Linear(3, 4)(np.ones((2, 5, 3), np.float32)).shape
+    (2, 5, 4)
     """
 
     def __init__(
@@ -79,7 +83,13 @@ class Linear(Module):
 
 
 class Conv1D(Module):
-    """x @ weight + bias: a Linear whose weight is stored (in, out), as GPT-2's files have it."""
+    """x @ weight + bias: a Linear whose weight is stored (in, out), as GPT-2's files have it.
+
+    >>> import numpy as np
+    >>> layer = Conv1D(3, 4)
+    >>> layer.weight.shape, layer(np.ones((2, 3), np.float32)).shape
+    ((3, 4), (2, 4))
+    """
 
     def __init__(self, in_features: int, out_features: int, std: float = 0.02, generator: Generator | None = None):
         self.in_features, self.out_features = in_features, out_features
@@ -97,6 +107,10 @@ class Embedding(Module):
     """weight[indices]: integer indices (...) to (..., C); weight (V, C).
 
     The row `padding_idx`, if given, begins as zeros and is not learnt here.
+
+    >>> import numpy as np
+    >>> Embedding(10, 4)(np.array([[1, 2, 3]])).shape
+    (1, 3, 4)
     """
 
     def __init__(
@@ -130,6 +144,10 @@ class LayerNorm(Module):
 
     Given a residual stream that x is to be added to, it does so in the same pass: norm(x, residual) is the pair
     (norm(residual + x), residual + x).
+
+    >>> import numpy as np
+    >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).numpy().round(3).tolist()
+    [[-1.0, 1.0]]
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True):
@@ -147,7 +165,12 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C; with a residual as LayerNorm."""
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C; with a residual as LayerNorm.
+
+    >>> import numpy as np
+    >>> RMSNorm(2)(np.array([[3.0, -3.0]], np.float32)).numpy().round(3).tolist()
+    [[1.0, -1.0]]
+    """
 
     def __init__(self, d_model: int, eps: float = 1e-6):
         self.eps = eps
@@ -223,7 +246,12 @@ class Sequential(ModuleList):
 
 
 class FeedForward(Module):
-    """down_proj(activation(up_proj(x))): the transformer's position-wise network; d_hidden is 4 d_model by default."""
+    """down_proj(activation(up_proj(x))): the transformer's position-wise network; d_hidden is 4 d_model by default.
+
+    >>> import numpy as np
+    >>> FeedForward(8)(np.ones((2, 5, 8), np.float32)).shape
+    (2, 5, 8)
+    """
 
     def __init__(
         self,

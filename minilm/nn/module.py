@@ -252,7 +252,16 @@ class Module:
 
 @contextmanager
 def eval_mode(module: Module) -> Iterator[None]:
-    """A `with` block in which `module` is in eval mode; each of its parts is then put back into its own mode."""
+    """A `with` block in which `module` is in eval mode; each of its parts is then put back into its own mode.
+
+    >>> from minilm.nn import Dropout
+    >>> layer = Dropout(0.5)
+    >>> with eval_mode(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -40,7 +40,12 @@ def _(g, y):
 
 @op
 def silu(x: Array):
-    """x sigmoid(x), also called swish (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941)."""
+    """x sigmoid(x), also called swish (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941).
+
+    >>> import numpy as np
+    >>> silu(np.array([0.0, 1.0])).round(4).tolist()
+    [0.0, 0.7311]
+    """
     return x * sigmoid(x)
 
 
@@ -68,6 +73,10 @@ def gelu(x: Array, bias: Array = None, approximate="none"):
 
     With a bias (C,), that of x + bias in one pass: `gelu(linear(x, weight), bias)` is a layer's activation. Hendrycks
     and Gimpel 2016, https://arxiv.org/abs/1606.08415.
+
+    >>> import numpy as np
+    >>> gelu(np.array([-1.0, 0.0, 1.0], np.float32)).round(4)
+    array([-0.1587,  0.    ,  0.8413], dtype=float32)
     """
     return kernels.gelu(x, bias, approximate=approximate)
 
@@ -91,6 +100,10 @@ def swiglu(gate: Array, up: Array):
     """silu(gate) * up, the gated linear unit of LLaMA's feed-forward layers (Shazeer 2020, https://arxiv.org/abs/2002.05202).
 
     gate and up have one shape.
+
+    >>> import numpy as np
+    >>> swiglu(np.array([0.0, 1.0], np.float32), np.array([5.0, 2.0], np.float32)).round(4)
+    array([0.    , 1.4621], dtype=float32)
     """
     return kernels.swiglu(gate, up)
 

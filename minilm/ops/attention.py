@@ -20,7 +20,12 @@ __all__ = ["join_heads", "packed_self_attention", "scaled_dot_product_attention"
 
 @op(view=True)
 def split_heads(x: Array, n_head):
-    """(B, T, H D) to (B, H, T, D), the H = `n_head` heads side by side in the last axis; no copy."""
+    """(B, T, H D) to (B, H, T, D), the H = `n_head` heads side by side in the last axis; no copy.
+
+    >>> import numpy as np
+    >>> split_heads(np.ones((1, 5, 12)), 3).shape
+    (1, 3, 5, 4)
+    """
     return x.reshape(*x.shape[:2], n_head, x.shape[2] // n_head).swapaxes(1, 2)
 
 
@@ -31,7 +36,12 @@ def _(g):
 
 @op(view=True)
 def join_heads(x: Array):
-    """(B, H, T, D) to (B, T, H D), the reverse of `split_heads`; no copy of what the attention kernel returns."""
+    """(B, H, T, D) to (B, T, H D), the reverse of `split_heads`; no copy of what the attention kernel returns.
+
+    >>> import numpy as np
+    >>> join_heads(np.ones((1, 3, 5, 4))).shape
+    (1, 5, 12)
+    """
     x = x.swapaxes(1, 2)
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
 

@@ -36,6 +36,13 @@ def attention_weights(
     """The weights themselves, (..., H, T, S), for looking at: softmax(scale q k^T) with what `attention` may be given.
 
     The settings are those of `scaled_dot_product_attention`, before dropout.
+
+    >>> import numpy as np
+    >>> x = np.ones((1, 2, 3, 4), np.float32)
+    >>> attention_weights(x, x, causal=True)[0, 0].round(2)
+    array([[1.  , 0.  , 0.  ],
+           [0.5 , 0.5 , 0.  ],
+           [0.33, 0.33, 0.33]], dtype=float32)
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if k.ndim > 2 and k.shape[-3] != q.shape[-3]:

@@ -25,6 +25,12 @@ def dropout(x, p: float = 0.5, training: bool = True, generator: backend.Generat
 
     The numbers come from `generator` (None: the default stream), one draw of a seed a call. Raises ValueError for a p
     outside [0, 1].
+
+    >>> import numpy as np
+    >>> sorted(set(dropout(np.ones(1000, np.float32), p=0.5).tolist()))
+    [0.0, 2.0]
+    >>> dropout(np.ones(2, np.float32), p=0.5, training=False).tolist()
+    [1.0, 1.0]
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout's p lies between 0 and 1; got {p}")

@@ -282,7 +282,12 @@ def _share(chosen, tied, dtype):
 
 @op
 def clip(x: Array, min=None, max=None):
-    """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); where cut no gradient flows."""
+    """x, but at least `min` and at most `max` (numbers or arrays; None: no bound); where cut no gradient flows.
+
+    >>> import numpy as np
+    >>> clip(np.array([-2.0, 0.5]), 0, None).tolist()
+    [0.0, 0.5]
+    """
     y = portable.clip(x, min, max)
     return y if x.dtype.kind in "iub" else y.astype(x.dtype, copy=False)
 
@@ -299,7 +304,12 @@ def _(g, x, min, max):
 
 @op
 def where(condition: Array, a: Array, b: Array):
-    """a where `condition` (booleans) holds, else b; a and b are arrays or numbers."""
+    """a where `condition` (booleans) holds, else b; a and b are arrays or numbers.
+
+    >>> import numpy as np
+    >>> where(np.array([True, False]), np.array([1.0, 2.0]), 0.0).tolist()
+    [1.0, 0.0]
+    """
     if not (hasattr(a, "dtype") or hasattr(b, "dtype")):
         a, b = as_array(a)[()], as_array(b)[()]  # NumPy's numbers, which any device takes
     return _settled(portable.where(condition, a, b), a, b)

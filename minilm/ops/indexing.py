@@ -102,7 +102,11 @@ def _(g, index):
 
 
 def take(x, indices, axis=None):
-    """The slices of x at `indices` along `axis` (None: the elements of the flattened x); negative ones from behind."""
+    """The slices of x at `indices` along `axis` (None: the elements of the flattened x); negative ones from behind.
+
+    >>> take(np.array([[1, 2], [3, 4]]), np.array([1, -2]), axis=0).tolist()
+    [[3, 4], [1, 2]]
+    """
     if axis is None:
         return getitem(x.reshape(-1), _whole(indices))
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (_whole(indices),))
@@ -118,7 +122,11 @@ def _whole(indices):
 
 
 def repeat(x, repeats, axis=None):
-    """Each element (slice along `axis`) repeated `repeats` times: one number, or one for each."""
+    """Each element (slice along `axis`) repeated `repeats` times: one number, or one for each.
+
+    >>> repeat(np.array([1, 2]), np.array([2, 1])).tolist()
+    [1, 1, 2]
+    """
     length = x.size if axis is None else x.shape[axis]
     return take(x, np.repeat(np.arange(length), _raw(repeats)), axis)
 
@@ -146,12 +154,19 @@ def gather(x, indices, axis: int = -1):
     """x[.., indices[.., j, ..], ..]: for each element of `indices`, the element of x there along `axis`.
 
     As NumPy's `take_along_axis`: x and `indices` have equally many axes, and agree in all but `axis` (or have 1 there).
+
+    >>> gather(np.array([[1, 2, 3], [4, 5, 6]]), np.array([[2], [0]]), axis=1).tolist()
+    [[3], [4]]
     """
     return getitem(x, _along("gather", indices, axis, x.shape))
 
 
 def scatter_add(x, indices, values, axis: int = -1):
-    """x with `values` added at `indices` along `axis` (the reverse of `gather`); x itself is not changed."""
+    """x with `values` added at `indices` along `axis` (the reverse of `gather`); x itself is not changed.
+
+    >>> scatter_add(np.zeros(3), np.array([1, 1]), np.array([2.0, 3.0]), axis=0).tolist()
+    [0.0, 5.0, 0.0]
+    """
     values = values if hasattr(values, "shape") else array_module(_raw(x)).asarray(values, x.dtype)
     return x + place(values, _along("scatter_add", indices, axis, x.shape), tuple(x.shape))
 
@@ -168,6 +183,9 @@ def embedding(indices, weight, padding_idx: int | None = None):
     table is; to look at those on a GPU it has to wait for them (`backend.unchecked_ranges()` trusts them instead).
 
     Raises IndexError for an index outside 0..V-1.
+
+    >>> embedding(np.array([[2, 0]]), np.arange(6.0).reshape(3, 2)).tolist()
+    [[[4.0, 5.0], [0.0, 1.0]]]
     """
     V, table = weight.shape[0], _raw(weight)
     indices = _raw(indices)
@@ -202,7 +220,11 @@ def _add_rows(target, rows, values) -> None:
 
 @op
 def tril(x: Array, k=0):
-    """x with zeros above the k-th diagonal of its last two axes."""
+    """x with zeros above the k-th diagonal of its last two axes.
+
+    >>> tril(np.ones((2, 2))).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
     return array_module(x).tril(x, k)
 
 
@@ -230,7 +252,12 @@ def sort(x, axis: int = -1):
 
 
 def topk(x, k: int, axis: int = -1, largest: bool = True):
-    """The k largest (or smallest) elements along `axis`, in order, and their places. Returns (values, indices)."""
+    """The k largest (or smallest) elements along `axis`, in order, and their places. Returns (values, indices).
+
+    >>> values, places = topk(np.array([3.0, 9.0, 4.0]), 2)
+    >>> values.tolist(), places.tolist()
+    ([9.0, 4.0], [1, 2])
+    """
     if not 0 <= k <= x.shape[axis]:
         raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
     values = _raw(x)

@@ -43,7 +43,12 @@ def _(g, a, b_shape):
 
 
 def matmul(a, b):
-    """a @ b over the last two axes, the others broadcast; a one-axis input is a row (left) or a column (right)."""
+    """a @ b over the last two axes, the others broadcast; a one-axis input is a row (left) or a column (right).
+
+    >>> import numpy as np
+    >>> matmul(np.ones((5, 1, 2, 3)), np.ones((4, 3, 6))).shape
+    (5, 4, 2, 6)
+    """
     a = a if hasattr(a, "ndim") else as_array(a)
     b = b if hasattr(b, "ndim") else as_array(b)
     if a.ndim == 0 or b.ndim == 0:
@@ -64,6 +69,10 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
     """x @ weight.T + bias for a weight (out, in), layout "oi"; x @ weight + bias for a weight (in, out), layout "io".
 
     x (..., in), bias (out,) or None; result (..., out). "oi" is torch's layout of Linear, "io" GPT-2's of Conv1D.
+
+    >>> import numpy as np
+    >>> linear(np.ones((2, 3), np.float32), np.full((4, 3), 2.0, np.float32)).shape
+    (2, 4)
     """
     if layout not in ("oi", "io"):
         raise ValueError(f"layout is 'oi' (out, in) or 'io' (in, out), not {layout!r}")
@@ -130,7 +139,12 @@ def _(g, operands, subscripts, needs):
 
 
 def einsum(subscripts: str, *operands):
-    """Einstein's summation, as NumPy's: `einsum("bhtd,bhsd->bhts", q, k)`; ellipses and repeated letters included."""
+    """Einstein's summation, as NumPy's: `einsum("bhtd,bhsd->bhts", q, k)`; ellipses and repeated letters included.
+
+    >>> import numpy as np
+    >>> einsum("bhtd,bhsd->bhts", np.ones((1, 2, 3, 4)), np.ones((1, 2, 5, 4))).shape
+    (1, 2, 3, 5)
+    """
     terms, out = _explicit(subscripts, operands)
     prepared = []
     for i, (term, x) in enumerate(zip(terms, operands)):

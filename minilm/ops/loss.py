@@ -85,6 +85,11 @@ def cross_entropy(logits, targets, ignore_index: int = -100, label_smoothing: fl
     `label_smoothing` s the target distribution is 1 - s on the target plus s / V on every class. `reduction` is
     "mean", "sum" or "none". The loss is float32 where the logits have 16 bits. Raises ValueError for a target out of
     range.
+
+    >>> import numpy as np
+    >>> logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32))
+    >>> bool(np.isclose(cross_entropy(logits, np.array([0, -100])), np.log(2)))
+    True
     """
     targets, looked_at = _checked(logits, "logits", logits.shape[-1], targets, ignore_index, label_smoothing, reduction)
     with looked_at:

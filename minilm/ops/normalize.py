@@ -18,6 +18,10 @@ def softmax(x: Array, axis=-1, mask=None):
     """exp(x) / sum(exp(x)): weights along `axis` that sum to one; a row that is -inf throughout gives zeros.
 
     Where `mask`, booleans that broadcast to x's shape, is False the weight is 0; a row masked whole gives zeros, too.
+
+    >>> import numpy as np
+    >>> softmax(np.array([0.0, np.log(3.0), -np.inf], np.float32)).tolist()
+    [0.25, 0.75, 0.0]
     """
     return kernels.softmax(x, axis=axis, mask=mask)
 
@@ -30,7 +34,12 @@ def _(g, y, axis):
 
 
 def log_softmax(x, axis=-1):
-    """log(softmax(x)), exact where the weights are too small to be told from zero."""
+    """log(softmax(x)), exact where the weights are too small to be told from zero.
+
+    >>> import numpy as np
+    >>> log_softmax(np.array([0.0, -1000.0])).tolist()
+    [0.0, -1000.0]
+    """
     values = x.data if isinstance(x, Tensor) else x
     if values.size:  # the largest becomes 0, which changes nothing but the rounding
         highest = values.max(axis=axis, keepdims=True)
@@ -43,6 +52,10 @@ def layer_norm(x: Array, weight: Array = None, bias: Array = None, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
 
     x (..., C); weight and bias (C,) or None.
+
+    >>> import numpy as np
+    >>> layer_norm(np.array([[1.0, 3.0]], np.float32), None, None, eps=0.0).tolist()
+    [[-1.0, 1.0]]
     """
     return kernels.layer_norm(x, weight, bias, eps=eps)
 
@@ -61,7 +74,14 @@ def _(x, weight, bias, eps):
 
 @op(keeps=("rstd",), precision="float32")
 def rms_norm(x: Array, weight: Array = None, eps=1e-6):
-    """x / sqrt(mean(x**2) + eps) * weight over the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
+
+    x (..., C); weight (C,) or None.
+
+    >>> import numpy as np
+    >>> rms_norm(np.array([[3.0, 3.0]], np.float32), np.array([1.0, 2.0], np.float32), eps=0.0).tolist()
+    [[1.0, 2.0]]
+    """
     return kernels.rms_norm(x, weight, eps=eps)
 
 
@@ -81,6 +101,12 @@ def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array 
     """layer_norm(x + residual) and x + residual, in one pass: what lies between two sublayers of a transformer.
 
     x and residual (..., C) of one shape; weight and bias (C,) or None. Returns (normalised, total).
+
+    >>> import numpy as np
+    >>> x = np.ones((2, 3, 4), np.float32)
+    >>> y, total = add_layer_norm(x, x, None, None)
+    >>> y.shape, total[0, 0].tolist()
+    ((2, 3, 4), [2.0, 2.0, 2.0, 2.0])
     """
     y, total, mean, rstd = kernels.add_layer_norm(x, residual, weight, bias, eps=eps)
     return (y, total), mean, rstd

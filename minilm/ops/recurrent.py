@@ -18,6 +18,11 @@ def lstm_cell(gates: Array, c: Array):
     """(h', c'): i, f, o = sigmoid of theirs, g = tanh of its own; c' = f c + i g, h' = o tanh(c').
 
     gates (B, 4 C), the sums for i, f, g and o side by side; c (B, C). Hochreiter and Schmidhuber 1997.
+
+    >>> import numpy as np
+    >>> h, c = lstm_cell(np.zeros((1, 8), np.float32), np.ones((1, 2), np.float32))
+    >>> c.tolist(), bool(np.allclose(h, np.tanh(0.5) / 2))  # each gate is 1/2, the candidate 0
+    ([[0.5, 0.5]], True)
     """
     h, c_next, activated = kernels.lstm_cell(gates, c)
     return (h, c_next), activated
@@ -41,6 +46,11 @@ def gru_cell(inputs: Array, hiddens: Array, h: Array):
 
     inputs and hiddens (B, 3 C), the sums over the input and over the state for r, z and n side by side; h (B, C). Cho
     et al. 2014, https://arxiv.org/abs/1406.1078.
+
+    >>> import numpy as np
+    >>> zeros = np.zeros((1, 6), np.float32)
+    >>> gru_cell(zeros, zeros, np.ones((1, 2), np.float32)).tolist()  # each gate is 1/2, the candidate 0
+    [[0.5, 0.5]]
     """
     return kernels.gru_cell(inputs, hiddens, h)
 

@@ -63,7 +63,12 @@ def _(g, x_shape, axis, keepdims):
 
 
 def var(x, axis=None, keepdims=False, ddof=0):
-    """The variance: the mean of the squared distance from the mean, divided by count - `ddof`."""
+    """The variance: the mean of the squared distance from the mean, divided by count - `ddof`.
+
+    >>> import numpy as np
+    >>> float(var(np.array([1.0, 3.0]))), float(var(np.array([1.0, 3.0]), ddof=1))
+    (1.0, 2.0)
+    """
     distance = x - mean(x, axis, True)
     return sum(distance * distance, axis, keepdims) / (_count(x.shape, axis) - ddof)
 
@@ -123,7 +128,12 @@ def _product_of_the_others(x, axis):
 
 @op(precision="float32")
 def cumsum(x: Array, axis=None):
-    """The running sum along `axis` (None: of the flattened array)."""
+    """The running sum along `axis` (None: of the flattened array).
+
+    >>> import numpy as np
+    >>> cumsum(np.array([1, 2, 3])).tolist()
+    [1, 3, 6]
+    """
     return _narrow(array_module(x).cumsum(x, axis=axis, dtype=_wide(x)), x)
 
 
@@ -134,7 +144,12 @@ def _(g, x_shape, axis):
 
 @op(precision="float32")
 def logsumexp(x: Array, axis=None, keepdims=False):
-    """log(sum(exp(x))), without overflow; -inf where all of them are -inf."""
+    """log(sum(exp(x))), without overflow; -inf where all of them are -inf.
+
+    >>> import numpy as np
+    >>> float(logsumexp(np.array([1000.0, 1000.0])).round(4))
+    1000.6931
+    """
     xp = array_module(x)
     highest = portable.largest(x, axis, True, -xp.inf)
     highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)

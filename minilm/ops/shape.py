@@ -119,7 +119,12 @@ unsqueeze = expand_dims
 
 
 def flatten(x, start_axis: int = 0, end_axis: int = -1):
-    """The axes from `start_axis` to `end_axis`, both included, as one."""
+    """The axes from `start_axis` to `end_axis`, both included, as one.
+
+    >>> import numpy as np
+    >>> flatten(np.ones((2, 3, 4)), 1).shape
+    (2, 12)
+    """
     if x.ndim == 0:
         return reshape(x, (1,))
     start, end = axis_of(start_axis, x.ndim), axis_of(end_axis, x.ndim)
@@ -167,7 +172,12 @@ def _(g, axis):
 
 
 def split(x, indices_or_sections, axis: int = 0):
-    """The parts of x along `axis`: a number of equal ones, or cut at each of the places given. Returns a tuple."""
+    """The parts of x along `axis`: a number of equal ones, or cut at each of the places given. Returns a tuple.
+
+    >>> import numpy as np
+    >>> [part.tolist() for part in split(np.arange(4), 2)], [part.tolist() for part in split(np.arange(4), [1])]
+    ([[0, 1], [2, 3]], [[0], [1, 2, 3]])
+    """
     length = x.shape[axis]
     if hasattr(indices_or_sections, "__len__"):
         cuts = [max(int(cut) + length, 0) if cut < 0 else int(cut) for cut in indices_or_sections]
@@ -183,7 +193,12 @@ def split(x, indices_or_sections, axis: int = 0):
 
 @op
 def pad(x: Array, pad_width, constant_values=0.0):
-    """x with `pad_width` elements (a number, a pair, or a pair an axis: before, after) of one value put around it."""
+    """x with `pad_width` elements (a number, a pair, or a pair an axis: before, after) of one value put around it.
+
+    >>> import numpy as np
+    >>> pad(np.array([1, 2]), (1, 0)).tolist()
+    [0, 1, 2]
+    """
     return array_module(x).pad(x, pad_width, constant_values=constant_values)
 
 

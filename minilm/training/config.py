@@ -191,6 +191,12 @@ def load_config_file(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML, YAML or JSON file, by its suffix.
 
     Raises ConfigError for a missing or malformed file, ImportError (naming the extra) for YAML without PyYAML.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "run.json").write_text('{"train": {"steps": 5}}')
+    ...     load_config_file(Path(folder, "run.json"))
+    {'train': {'steps': 5}}
     """
     path = Path(path)
     if not path.is_file():
