@@ -89,7 +89,7 @@ class TrainConfig:
 class Config:
     """A whole training run."""
 
-    preset: str = "default"  # the preset that the run started from
+    preset: str = "default"  # the preset whose settings the run starts from
     data: tuple[str, ...] = ()  # text files or folders, or one prepared folder; empty: the Python standard library
     val_data: tuple[str, ...] = ()  # text to validate on; empty: a part of the data is held out
     val_fraction: float = 0.1  # share of the data held out for validation
