@@ -1,10 +1,10 @@
 // A CUDA grid on one CPU core: the same .cu files compiled by g++, each thread of a block a fiber, blocks in turn.
 //
-// A fiber runs until it waits (a barrier, a shuffle), and then the next one does; so a missing barrier shows as a wrong
-// result, a barrier that not all threads reach as a deadlock that is named. Shared memory is filled with NaN (all bits
-// set) before each block, and arrays end at pages that must not be touched. What the hardware would do at the same time
-// happens in the order of thread numbers, or in the reverse order, as do blocks: a correct kernel gives the same results
-// in both.
+// A fiber runs until it waits (a barrier, a shuffle), then the next one of its warp does, and the next warp when this one
+// can't go on: a missing barrier shows as a wrong result, one that not all threads reach as a deadlock that is named.
+// Shared memory is filled with NaN (all bits set) before each block, and arrays end at pages that must not be touched.
+// What the hardware would do at the same time happens in the order of thread numbers, or in the reverse order, and so do
+// blocks: a correct kernel gives the same results in both.
 //
 // To add an instruction: its wrapper stands in kernels/minilm_kernels/cuda/ptx.cuh (or sm90.cuh), where MINILM_HOST is
 // not defined, and its emulation, a function of the same name and parameters, in ptx_host.h (sm90_host.h). What it can
@@ -45,7 +45,7 @@ struct Thread {
     void* stack;
     unsigned number;
     uint3 index;
-    bool started, ended;
+    bool started, ended, polite;  // polite: other warps come first
     bool (*ready)(void*);  // asked before the fiber goes on; null if it may at once
     void* argument;
     const char* what;  // it waits for
@@ -87,6 +87,12 @@ inline void* dynamic_shared() { return shared_begin; }
 
 __attribute__((noinline)) inline void yield() {
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
+}
+
+// Others come first.
+inline void yield_to_others() {
+    current->polite = true;
+    yield();
 }
 
 template <class Ready>
@@ -200,18 +206,27 @@ inline bool run_block(bool descending) {
     if (__start_minilm_shared) memset(__start_minilm_shared, 0xff, __stop_minilm_shared - __start_minilm_shared);
     for (unsigned i = 0; i < thread_count; ++i) {
         Thread& thread = threads[i];
-        thread.number = i, thread.ended = false, thread.ready = nullptr;
+        thread.number = i, thread.ended = thread.polite = false, thread.ready = nullptr;
         thread.index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
     }
+    const unsigned warps = (thread_count + WARP_SIZE - 1) / WARP_SIZE;
     for (unsigned left = thread_count; left > 0;) {
         bool moved = false;
-        for (unsigned i = 0; i < thread_count; ++i) {
-            Thread& thread = threads[descending ? thread_count - 1 - i : i];
-            if (thread.ended || (thread.ready && !thread.ready(thread.argument))) continue;
-            thread.ready = nullptr;
-            moved = true;
-            if (resume(thread) == 2) return false;
-            left -= thread.ended;
+        for (unsigned w = 0; w < warps; ++w) {
+            const unsigned first = (descending ? warps - 1 - w : w) * WARP_SIZE;
+            const unsigned lanes = thread_count - first < WARP_SIZE ? thread_count - first : WARP_SIZE;
+            for (unsigned i = 0; i < lanes; ++i) threads[first + i].polite = false;
+            for (bool again = true; again;) {  // a warp goes as far as it can before the next one does
+                again = false;
+                for (unsigned i = 0; i < lanes; ++i) {
+                    Thread& thread = threads[first + (descending ? lanes - 1 - i : i)];
+                    if (thread.ended || thread.polite || (thread.ready && !thread.ready(thread.argument))) continue;
+                    thread.ready = nullptr;
+                    again = moved = true;
+                    if (resume(thread) == 2) return false;
+                    left -= thread.ended;
+                }
+            }
         }
         if (!moved) return describe_deadlock(), false;
     }

@@ -173,7 +173,7 @@ inline void copies_out_commit() {
 inline void copies_out_wait_read() {
     emulator::BoxThread& thread = emulator::my_boxes();
     if (!thread.boxes_committed) emulator::fail("copies out are waited for that were not committed");
-    emulator::yield();
+    emulator::yield_to_others();
     for (const emulator::Box& box : thread.boxes_out)
         emulator::each_element(box, [](const unsigned char* shared, unsigned char* global, unsigned bytes) {
             if (global) memcpy(global, shared, bytes);

@@ -145,7 +145,7 @@ void give(float* d, unsigned count, unsigned long long a, const unsigned* regist
 inline void take(unsigned until) {
     Multiplier& thread = my_products();
     Group& group = my_group();
-    yield();  // others come first: what is released too early is overwritten now
+    yield_to_others();  // others come first: what is released too early is overwritten now
     wait_until("wgmma.wait_group, for the other threads of the warpgroup", [&] {
         return until <= group.first || group.products[until - group.first - 1].given == GROUP;
     });
