@@ -10,6 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from fake_cupy import record
+from minilm_kernels.recording import recording
+
+from minilm import ops
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -160,3 +163,17 @@ def test_it_leaves_nothing_behind():
     with fake_cupy.installed() as cupy:
         assert sys.modules["cupy"] is cupy
     assert {name: sys.modules.get(name) for name in before} == before
+
+
+def test_many_arrays_are_joined_while_recording(cuda_standin):
+    parts = [cuda_standin.asarray(np.full((2, 1), i)) for i in range(70)]
+    stream = cuda_standin.cuda.Stream()
+    stream.begin_capture()
+    try:
+        with pytest.raises(RuntimeError, match="tables of addresses"):
+            cuda_standin.concatenate(parts, axis=1)
+        with recording():
+            whole = ops.concatenate(parts, axis=1)
+    finally:
+        stream.end_capture()
+    np.testing.assert_array_equal(whole.get(), [range(70)] * 2)

@@ -14,21 +14,32 @@ from contextvars import ContextVar
 
 import numpy as np
 
+from .recording import is_recording
 from .registry import array_module
 
-__all__ = ["add_at", "argsort", "check_range", "clip", "einsum", "erf", "largest", "unchecked_ranges", "where"]
+__all__ = [
+    "add_at", "argsort", "check_range", "clip", "concatenate", "einsum", "erf", "largest", "unchecked_ranges", "where"
+]  # fmt: skip
+
+
+_JOINED_AT_ONCE = 8
 
 
 def where(condition, a, b):
     """a where `condition` holds, else b, in the dtype of both; one of them may be a number."""
-    modules = [array_module(x) for x in (condition, a, b) if hasattr(x, "dtype")]
-    xp = next((module for module in modules if module is not np), np)  # beside arrays there may be NumPy's numbers
+    xp = _module_of(condition, a, b)
     y = xp.where(condition, a, b)
     if xp is np:
         return y
     kept = next((x.dtype for x in (a, b) if getattr(getattr(x, "dtype", None), "kind", "") == "V"), None)
     others = [x.dtype for x in (a, b) if hasattr(x, "dtype") and x.dtype != kept]
     return y if kept is None or others else y.astype(kept)
+
+
+def _module_of(*values):
+    """NumPy, or CuPy if one is its array; beside arrays there may be numbers, NumPy's too."""
+    modules = [array_module(x) for x in values if hasattr(x, "dtype")]
+    return next((module for module in modules if module is not np), np)
 
 
 def clip(x, lowest, highest):
@@ -38,6 +49,15 @@ def clip(x, lowest, highest):
         return xp.clip(x, lowest, highest)
     x = x if lowest is None else xp.maximum(x, lowest)
     return x if highest is None else xp.minimum(x, highest)
+
+
+def concatenate(arrays, axis: int):
+    """The arrays joined along an axis. (Of more than eight CuPy sends a table of addresses: that can't be recorded.)"""
+    xp = _module_of(*arrays)
+    if xp is np or not is_recording() or len(arrays) <= _JOINED_AT_ONCE:
+        return xp.concatenate(arrays, axis=axis)
+    parts = [arrays[i : i + _JOINED_AT_ONCE] for i in range(0, len(arrays), _JOINED_AT_ONCE)]
+    return concatenate([xp.concatenate(part, axis=axis) for part in parts], axis)
 
 
 def largest(x, axis, keepdims: bool, initial: float):
