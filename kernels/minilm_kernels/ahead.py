@@ -17,6 +17,8 @@ from .threads import available_cores
 
 __all__ = ["compile_ahead"]
 
+_started: list[subprocess.Popen] = []  # whoever drops one that still runs is warned by Python
+
 
 def compile_ahead() -> subprocess.Popen | None:
     """Starts a process that compiles the backward kernels of a transformer into the cache; for programs that train.
@@ -32,9 +34,10 @@ def compile_ahead() -> subprocess.Popen | None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), "OMP_NUM_THREADS": "1"}
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
+        _started.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))
     except OSError:
         return None
+    return _started[-1]
 
 
 def _claim() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 
 import pytest
@@ -55,3 +56,16 @@ def test_without_a_spare_core_or_a_folder_or_a_process_nothing_is_done(tmp_path,
     monkeypatch.setattr(cache, "folder", lambda: str(tmp_path / "other"))
     assert compile_ahead() is None
     assert not (tmp_path / "other").exists()
+
+
+def test_nobody_has_to_keep_the_process(monkeypatch, two_cores):
+    """Python warns of one that is dropped while it runs, and here a warning is an error."""
+    start = subprocess.Popen
+    monkeypatch.setattr(ahead, "_claim", lambda: True)
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda command, **rest: start(["sleep", "60"], **rest))
+    compile_ahead()
+    gc.collect()
+    running = ahead._started.pop()
+    assert running.poll() is None
+    running.kill()
+    running.wait()
