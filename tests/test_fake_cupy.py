@@ -167,7 +167,7 @@ def test_it_leaves_nothing_behind():
 
 def test_many_arrays_are_joined_while_recording(cuda_standin):
     parts = [cuda_standin.asarray(np.full((2, 1), i)) for i in range(70)]
-    stream = cuda_standin.cuda.Stream()
+    stream = cuda_standin.cuda.Stream(non_blocking=True)
     stream.begin_capture()
     try:
         with pytest.raises(RuntimeError, match="tables of addresses"):
