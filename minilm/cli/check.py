@@ -16,9 +16,7 @@ __all__ = ["run"]
 class CheckArguments:
     """What `minilm check` takes."""
 
-    run: Annotated[
-        str, place("MODEL")
-    ]  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
+    run: Annotated[str, place("MODEL")]  # a run's folder, a checkpoint, a Hugging Face folder or a GGUF file
     length: int = 32  # tokens in a row of the test input; half the model's longest text at most
     seed: int = 0  # of the test input
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute

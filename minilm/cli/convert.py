@@ -17,9 +17,7 @@ __all__ = ["run"]
 class ConvertArguments:
     """What `minilm convert` takes."""
 
-    source: Annotated[
-        str, place("MODEL")
-    ]  # a GGUF file, a run folder, a model's folder in Hugging Face form, or a name on the hub
+    source: Annotated[str, place("MODEL")]  # a GGUF file, a run's or a Hugging Face folder, or a name on the hub
     target: Annotated[str, place("FOLDER")]  # the folder to write: config.json, model.safetensors, tokenizer.json
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the weights there
 

@@ -18,9 +18,7 @@ __all__ = ["first_tokens", "run"]
 class GenerateArguments(DecodingArguments):
     """What `minilm generate` takes."""
 
-    run: Annotated[
-        str, place("MODEL")
-    ]  # a run folder, one of its checkpoints, a model's folder in Hugging Face form, or a GGUF file
+    run: Annotated[str, place("MODEL")]  # a run's folder, a checkpoint, a Hugging Face folder or a GGUF file
     prompt: str = ""  # what the text begins with
     ignore_eos: bool = False  # go on past the end of a text
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # what to compute in; tf32 on a GPU only

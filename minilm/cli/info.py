@@ -20,9 +20,7 @@ _PACKAGES = ("numpy", "numba", "safetensors", "tokenizers", "ml_dtypes", "rich",
 class InfoArguments:
     """What `minilm info` takes."""
 
-    model: Annotated[str | None, place("[MODEL]")] = (
-        None  # a run folder, a model's folder, a GGUF file: what it is; None: the machine
-    )
+    model: Annotated[str | None, place("[MODEL]")] = None  # a run's or model's folder, a GGUF file; None: the machine
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -23,9 +23,7 @@ _LOOPBACK = "127.0.0.1", "localhost", "::1"
 class ServeArguments:
     """What `minilm serve` takes."""
 
-    model: Annotated[
-        str, place("MODEL")
-    ]  # a model's folder in Hugging Face form, a run folder, a GGUF file, or a name on the hub
+    model: Annotated[str, place("MODEL")]  # a run's or a Hugging Face folder, a GGUF file, or a name on the hub
     host: str = "127.0.0.1"  # the address to listen at; the default is for programs on this machine only
     port: int = 8000  # 0: a free one, which is printed
     name: str | None = None  # what requests call the model; None: its folder's or file's name
