@@ -44,6 +44,8 @@ def test_all_implementations_have_one_signature():
         for entry in registry.implementations(name):
             assert inspect.signature(entry.function).parameters.keys() == expected
         public = list(inspect.signature(getattr(minilm_kernels, name)).parameters)
+        if name.endswith("cross_entropy_backward"):  # g is float32 beside 16 bits, and the first array's dtype decides
+            public[:2] = public[1::-1]
         assert public == [*expected, "implementation"]
 
 

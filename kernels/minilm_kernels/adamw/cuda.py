@@ -15,9 +15,11 @@ __all__ = ["step_on_card"]
 
 
 @register("adamw", name="cuda", device="cuda", dtypes=DTYPES)
-def adamw(*lists, **settings):
-    table, compiled = prepared(__file__, "adamw.cu", *lists)
-    compiled.kernel("adamw")(table.chunks, 256, (*table.arguments, *by_value(step_scalars(**settings))))
+def adamw(params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay, step, decoupled, grad_scale):
+    table, compiled = prepared(__file__, "adamw.cu", params, grads, exp_avgs, exp_avg_sqs)
+    fixed = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
+    scalars = by_value(step_scalars(lr=lr, step=step, grad_scale=grad_scale, **fixed))
+    compiled.kernel("adamw")(table.chunks, 256, (*table.arguments, *scalars))
 
 
 def step_on_card(*lists, lr, step, grad_scale, betas, eps, weight_decay, decoupled) -> None:

@@ -17,9 +17,13 @@ __all__ = ["step_on_card"]
 
 
 @register("lamb", name="cuda", device="cuda", dtypes=DTYPES)
-def lamb(*lists, adapt, max_weight_norm, **settings):
-    table, compiled = prepared(__file__, "lamb.cu", *lists)
-    _launch(table, compiled, by_value(step_scalars(**settings)), adapt, max_weight_norm)
+def lamb(
+    params, grads, exp_avgs, exp_avg_sqs, *, lr, betas, eps, weight_decay, step, adapt, max_weight_norm, grad_scale
+):
+    table, compiled = prepared(__file__, "lamb.cu", params, grads, exp_avgs, exp_avg_sqs)
+    fixed = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
+    scalars = by_value(step_scalars(lr=lr, step=step, grad_scale=grad_scale, **fixed))
+    _launch(table, compiled, scalars, adapt, max_weight_norm)
 
 
 def step_on_card(*lists, lr, step, grad_scale, betas, eps, weight_decay, adapt, max_weight_norm) -> None:
