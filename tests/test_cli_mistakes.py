@@ -174,11 +174,14 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(place, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "minilm.cli", *TINY, "--data", str(place / "corpus"), "--output-dir", str(folder)]
     command += ["--train.steps", "100000"]  # it is to be there still where the signal comes late
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (folder / "training.json").exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=300)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What a shell runs in the background ignores SIGINT, and so would what we start.
+    listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=listening, **pipes) as process:
+        while process.poll() is None and not (folder / "training.json").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error == ""
     assert f"minilm train --resume auto --output-dir {folder}" in output
