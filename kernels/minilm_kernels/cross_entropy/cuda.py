@@ -19,6 +19,7 @@ __all__ = ["empty_alike", "loss_and_gradient"]
 def cross_entropy(logits, targets, *, ignore_index, label_smoothing):
     xp = array_module(logits)
     losses, logsumexp = (xp.empty(len(logits), np.float32) for _ in range(2))
+    logits = rows_in_order(logits)
     loss_and_gradient(logits, targets, None, None, losses, logsumexp, None, ignore_index, label_smoothing)
     return losses, logsumexp
 
@@ -40,7 +41,6 @@ def loss_and_gradient(logits, targets, g, given, losses, logsumexp, dlogits, ign
     `losses` and `logsumexp` are float32, whatever the logits are.
     """
     xp = array_module(logits)
-    logits = rows_in_order(logits)
     rows, columns = logits.shape
     targets = xp.ascontiguousarray(targets, dtype=np.int64)
     kernel = program(__file__, "cross_entropy.cu", logits.dtype).kernel("cross_entropy")
