@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minilm
-from minilm import nn
+from minilm import nn, ops
 from minilm.autograd import gradcheck
 
 
@@ -365,6 +365,31 @@ def test_a_norm_adds_to_a_residual_stream_first(norm):
     wanted = minilm.grad((norm(plain) ** 2 + 3 * plain).sum(), [x, residual, norm.weight])
     for a, b in zip(found, wanted):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_a_narrow_norm_has_autocasts_dtype(kind, dtype):
+    """Read by a product, which would have cast its result: the same bits come out, and back."""
+    random = np.random.default_rng(0)
+    x, residual = (minilm.tensor(random.standard_normal((5, 6)).astype("float32"), requires_grad=True) for _ in "xr")
+    weight = minilm.tensor(random.standard_normal((6, 6)).astype("float32"), requires_grad=True)
+    found = []
+    for narrow in (True, False):
+        norm = kind(6, narrow=narrow)
+        assert norm(x).dtype == np.float32
+        with minilm.autocast(dtype):
+            alone = norm(x)
+            y, total = norm(x, residual)
+            assert total.dtype == np.float32
+            assert {alone.dtype.name, y.dtype.name} == {dtype if narrow else "float32"}
+            loss = ops.linear(alone, weight).sum() + ops.linear(y, weight).sum() + total.sum()
+        found.append([y.numpy() for y in minilm.grad(loss, [x, residual, weight, norm.weight])])
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other)
+    wide = minilm.tensor(np.ones((2, 6)))
+    with minilm.autocast(dtype):
+        assert kind(6, narrow=True).to("float64")(wide).dtype == np.float64
 
 
 def test_layers_begin_as_documented():

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "seed", "wide"]
+from .half import is_half
+
+__all__ = [
+    "are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "matches_or_narrower", "narrower",
+    "seed", "wide",
+]  # fmt: skip
 
 
 def is_floating(name: str, array) -> None:
@@ -34,6 +39,24 @@ def matches(name: str, array, shape: tuple[int, ...], dtype) -> None:
         raise TypeError(f"{name} is {array.dtype}; expected {dtype} like the others: use {name}.astype('{dtype}')")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+
+
+def matches_or_narrower(name: str, array, shape: tuple[int, ...], dtype) -> None:
+    """As `matches`, but beside float32 an array may also have 16 bits."""
+    given = _dtype(name, array)
+    matches(name, array, shape, given if dtype == np.float32 and is_half(given) else dtype)
+
+
+def narrower(dtype, x) -> dict:
+    """The setting `dtype` of a result like x for implementations: none, or {"dtype": one of 16 bits} beside float32.
+
+    ValueError for any other dtype than these and x's own.
+    """
+    if dtype is None or np.dtype(dtype) == x.dtype:
+        return {}
+    if x.dtype != np.float32 or not is_half(np.dtype(dtype)):
+        raise ValueError(f"dtype is {dtype}; expected x's own, {x.dtype}, or for a float32 x float16 or bfloat16")
+    return {"dtype": np.dtype(dtype)}
 
 
 def wide(array):

@@ -126,9 +126,9 @@ class Block(nn.Layer):
     """A layer: attention, then the MLP, each on normalised input and added to the residual stream x."""
 
     def __init__(self, config: GPT2Config, layer: int, generator: Generator | None):
-        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon, narrow=True)
         self.attn = Attention(config, layer, generator)
-        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon, narrow=True)
         self.mlp = MLP(config, generator)
 
     def forward(self, x, mask: dict, cache: KeyValueCache | None, attentions: list | None = None):

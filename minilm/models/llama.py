@@ -201,8 +201,8 @@ class DecoderLayer(nn.Layer):
     def __init__(self, config: LlamaConfig, layer: int, generator: Generator | None):
         self.self_attn = Attention(config, layer, generator)
         self.mlp = MLP(config, generator)
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps, narrow=True)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps, narrow=True)
 
     def forward(self, x, rotary: tuple, mask: dict, cache: KeyValueCache | None, attentions: list | None):
         return self.part("block", self._forward, x, rotary, mask, cache, attentions)

@@ -116,7 +116,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: T5Config, index: int, generator: Generator | None):
         self.index = index
         self.SelfAttention = Attention(config, generator, has_bias=index == 0)
-        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon, narrow=True)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x, seen: dict, cache: EncoderDecoderCache | None, attentions: list | None):
@@ -133,7 +133,7 @@ class CrossAttention(nn.Module):
     def __init__(self, config: T5Config, index: int, generator: Generator | None):
         self.index = index
         self.EncDecAttention = Attention(config, generator)
-        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon, narrow=True)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x, memory, seen: dict, cache: EncoderDecoderCache | None, attentions: list | None):
@@ -162,7 +162,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: T5Config, generator: Generator | None):
         self.DenseReluDense = DenseReluDense(config, generator)
-        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.layer_norm = nn.RMSNorm(config.d_model, config.layer_norm_epsilon, narrow=True)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x):

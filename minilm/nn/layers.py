@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from minilm import ops
+from minilm.autograd import get_autocast_dtype
 from minilm.backend import Generator
 
 from . import init
@@ -143,46 +144,52 @@ class LayerNorm(Module):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis, of length C.
 
     Given a residual stream that x is to be added to, it does so in the same pass: norm(x, residual) is the pair
-    (norm(residual + x), residual + x).
+    (norm(residual + x), residual + x). With `narrow` the normalised result has, inside `autocast`, its dtype: where
+    nothing but matrix products reads it, which would cast it, the same numbers in less memory.
 
     >>> import numpy as np
     >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).numpy().round(3).tolist()
     [[-1.0, 1.0]]
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True):
-        self.eps = eps
+    def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True, narrow: bool = False):
+        self.eps, self.narrow = eps, narrow
         self.weight = init.ones((d_model,))
         self.bias = init.zeros((d_model,)) if bias else None
 
     def forward(self, x, residual=None):
         if residual is None:
-            return ops.layer_norm(x, self.weight, self.bias, self.eps)
-        return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
+            return ops.layer_norm(x, self.weight, self.bias, self.eps, _result_dtype(self, x))
+        return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps, _result_dtype(self, x))
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
 class RMSNorm(Module):
-    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C; with a residual as LayerNorm.
+    """x / sqrt(mean(x**2) + eps) * weight over the last axis, of length C; a residual and `narrow` as LayerNorm's.
 
     >>> import numpy as np
     >>> RMSNorm(2)(np.array([[3.0, -3.0]], np.float32)).numpy().round(3).tolist()
     [[1.0, -1.0]]
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-6):
-        self.eps = eps
+    def __init__(self, d_model: int, eps: float = 1e-6, narrow: bool = False):
+        self.eps, self.narrow = eps, narrow
         self.weight = init.ones((d_model,))
 
     def forward(self, x, residual=None):
         if residual is None:
-            return ops.rms_norm(x, self.weight, self.eps)
-        return ops.add_rms_norm(x, residual, self.weight, self.eps)
+            return ops.rms_norm(x, self.weight, self.eps, _result_dtype(self, x))
+        return ops.add_rms_norm(x, residual, self.weight, self.eps, _result_dtype(self, x))
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+def _result_dtype(norm, x) -> str | None:
+    """The dtype that a norm rounds its result to: autocast's, which leaves float64 alone, or None."""
+    return get_autocast_dtype() if norm.narrow and x.dtype != "float64" else None
 
 
 class Dropout(Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import minilm_kernels as kernels
 
 from minilm.autograd import Array, Tensor, op
-from minilm.backend import array_module
+from minilm.backend import array_module, resolve_dtype
 
-from .elementwise import sqrt
+from .elementwise import astype, sqrt
 from .reductions import logsumexp, mean, sum, var
 
 __all__ = ["add_layer_norm", "add_rms_norm", "layer_norm", "log_softmax", "rms_norm", "softmax"]
@@ -48,16 +48,17 @@ def log_softmax(x, axis=-1):
 
 
 @op(keeps=("mean", "rstd"), precision="float32")
-def layer_norm(x: Array, weight: Array = None, bias: Array = None, eps=1e-5):
+def layer_norm(x: Array, weight: Array = None, bias: Array = None, eps=1e-5, dtype=None):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
 
-    x (..., C); weight and bias (C,) or None.
+    x (..., C); weight and bias (C,) or None. Of a float32 x the result may be rounded to a `dtype` of 16 bits, for
+    matrix products that are fast in those.
 
     >>> import numpy as np
     >>> layer_norm(np.array([[1.0, 3.0]], np.float32), None, None, eps=0.0).tolist()
     [[-1.0, 1.0]]
     """
-    return kernels.layer_norm(x, weight, bias, eps=eps)
+    return kernels.layer_norm(x, weight, bias, **_settings(eps, dtype))
 
 
 @layer_norm.gradient
@@ -66,23 +67,23 @@ def _(g, x, weight, mean, rstd, needs):
 
 
 @layer_norm.composition
-def _(x, weight, bias, eps):
+def _(x, weight, bias, eps, dtype):
     y = (x - mean(x, -1, True)) / sqrt(var(x, -1, True) + eps)
     y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    return _narrowed(y if bias is None else y + bias, dtype)
 
 
 @op(keeps=("rstd",), precision="float32")
-def rms_norm(x: Array, weight: Array = None, eps=1e-6):
+def rms_norm(x: Array, weight: Array = None, eps=1e-6, dtype=None):
     """x / sqrt(mean(x**2) + eps) * weight over the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
 
-    x (..., C); weight (C,) or None.
+    x (..., C); weight (C,) or None; `dtype` as of `layer_norm`.
 
     >>> import numpy as np
     >>> rms_norm(np.array([[3.0, 3.0]], np.float32), np.array([1.0, 2.0], np.float32), eps=0.0).tolist()
     [[1.0, 2.0]]
     """
-    return kernels.rms_norm(x, weight, eps=eps)
+    return kernels.rms_norm(x, weight, **_settings(eps, dtype))
 
 
 @rms_norm.gradient
@@ -91,16 +92,17 @@ def _(g, x, weight, rstd, needs):
 
 
 @rms_norm.composition
-def _(x, weight, eps):
+def _(x, weight, eps, dtype):
     y = x / sqrt(mean(x * x, -1, True) + eps)
-    return y if weight is None else y * weight
+    return _narrowed(y if weight is None else y * weight, dtype)
 
 
 @op(keeps=("mean", "rstd"), precision="float32")
-def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array = None, eps=1e-5):
+def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array = None, eps=1e-5, dtype=None):
     """layer_norm(x + residual) and x + residual, in one pass: what lies between two sublayers of a transformer.
 
-    x and residual (..., C) of one shape; weight and bias (C,) or None. Returns (normalised, total).
+    x and residual (..., C) of one shape; weight and bias (C,) or None. Returns (normalised, total), the first in
+    `dtype` as of `layer_norm`.
 
     >>> import numpy as np
     >>> x = np.ones((2, 3, 4), np.float32)
@@ -108,7 +110,7 @@ def add_layer_norm(x: Array, residual: Array, weight: Array = None, bias: Array 
     >>> y.shape, total[0, 0].tolist()
     ((2, 3, 4), [2.0, 2.0, 2.0, 2.0])
     """
-    y, total, mean, rstd = kernels.add_layer_norm(x, residual, weight, bias, eps=eps)
+    y, total, mean, rstd = kernels.add_layer_norm(x, residual, weight, bias, **_settings(eps, dtype))
     return (y, total), mean, rstd
 
 
@@ -120,15 +122,15 @@ def _(g, y, weight, mean, rstd, needs):
 
 
 @add_layer_norm.composition
-def _(x, residual, weight, bias, eps):
+def _(x, residual, weight, bias, eps, dtype):
     total = x + residual
-    return layer_norm(total, weight, bias, eps), total
+    return layer_norm(total, weight, bias, eps, dtype), total
 
 
 @op(keeps=("rstd",), precision="float32")
-def add_rms_norm(x: Array, residual: Array, weight: Array = None, eps=1e-6):
+def add_rms_norm(x: Array, residual: Array, weight: Array = None, eps=1e-6, dtype=None):
     """rms_norm(x + residual) and x + residual, in one pass; shapes and result as `add_layer_norm`'s."""
-    y, total, rstd = kernels.add_rms_norm(x, residual, weight, eps=eps)
+    y, total, rstd = kernels.add_rms_norm(x, residual, weight, **_settings(eps, dtype))
     return (y, total), rstd
 
 
@@ -139,6 +141,14 @@ def _(g, y, weight, rstd, needs):
 
 
 @add_rms_norm.composition
-def _(x, residual, weight, eps):
+def _(x, residual, weight, eps, dtype):
     total = x + residual
-    return rms_norm(total, weight, eps), total
+    return rms_norm(total, weight, eps, dtype), total
+
+
+def _narrowed(y, dtype):
+    return y if dtype is None else astype(y, resolve_dtype(dtype))
+
+
+def _settings(eps, dtype) -> dict:
+    return {"eps": eps, "dtype": None if dtype is None else resolve_dtype(dtype)}

@@ -178,7 +178,7 @@ def test_the_same_bits_in_any_order_of_threads(emulated, rng):
     for descending in (False, True):
         with emulated(descending=descending):
             y, mean, rstd = norm_cuda.layer_norm(x, x[0], x[1], eps=1e-5)
-            gradients = norm_cuda.layer_norm_backward(g, x, x[0], mean, rstd, needs=(True, True, True))
+            gradients = norm_cuda.layer_norm_backward(x, g, x[0], mean, rstd, needs=(True, True, True))
             table = embedding_cuda.embedding_backward(g, indices, np.zeros((5, 96), np.float32))
             norm = global_norm_cuda.norm_on_card([x, g, x[:3]])
         found.append([array.tobytes() for array in (y, mean, rstd, *gradients, table, norm)])

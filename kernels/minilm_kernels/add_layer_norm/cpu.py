@@ -11,7 +11,7 @@ from ..registry import register
 
 
 @register("add_layer_norm", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def add_layer_norm(x, residual, weight, bias, *, eps):
+def add_layer_norm(x, residual, weight, bias, *, eps, dtype=None):
     rows = contiguous_rows(x)
     weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     bias = np.zeros(x.shape[-1], x.dtype) if bias is None else np.ascontiguousarray(bias)
@@ -19,12 +19,12 @@ def add_layer_norm(x, residual, weight, bias, *, eps):
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     arrays = rows, contiguous_rows(residual), weight, bias, y, total, mean, rstd
     _forward_all(parts_for(rows.size), *arrays, x.dtype.type(eps))
-    shape = x.shape[:-1]
+    y, shape = y if dtype is None else y.astype(dtype), x.shape[:-1]
     return y.reshape(x.shape), total.reshape(x.shape), mean.reshape(shape), rstd.reshape(shape)
 
 
 @register("add_layer_norm_backward", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def add_layer_norm_backward(g, g_total, total, weight, mean, rstd, *, needs):
+def add_layer_norm_backward(total, g, g_total, weight, mean, rstd, *, needs):
     columns = total.shape[-1]
     weight = np.ones(columns, total.dtype) if weight is None else np.ascontiguousarray(weight)
     rows = contiguous_rows(total)
@@ -32,7 +32,8 @@ def add_layer_norm_backward(g, g_total, total, weight, mean, rstd, *, needs):
     # Each part of the rows has sums of its own: added up in the end in one order, whoever made them.
     sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), 2, columns), total.dtype)
     each = (np.ascontiguousarray(array).reshape(-1) for array in (mean, rstd))
-    _backward_all(parts_for(rows.size), contiguous_rows(g), contiguous_rows(g_total), rows, weight, *each, dx, sums)
+    gradients = contiguous_rows(g.astype(total.dtype, copy=False)), contiguous_rows(g_total)
+    _backward_all(parts_for(rows.size), *gradients, rows, weight, *each, dx, sums)
     dweight, dbias = sums.sum(axis=0) if needs[1] or needs[2] else (None, None)
     return dx.reshape(total.shape) if needs[0] else None, dweight if needs[1] else None, dbias if needs[2] else None
 

@@ -8,10 +8,10 @@ from ..registry import register
 
 
 @register("add_layer_norm", name="cuda", device="cuda", dtypes=DTYPES)
-def add_layer_norm(x, residual, weight, bias, *, eps):
-    return norm_forward(x, residual, weight, bias, eps, centered=True)
+def add_layer_norm(x, residual, weight, bias, *, eps, dtype=None):
+    return norm_forward(x, residual, weight, bias, eps, dtype, centered=True)
 
 
 @register("add_layer_norm_backward", name="cuda", device="cuda", dtypes=DTYPES, limits=too_wide)
-def add_layer_norm_backward(g, g_total, total, weight, mean, rstd, *, needs):
+def add_layer_norm_backward(total, g, g_total, weight, mean, rstd, *, needs):
     return norm_backward(g, g_total, total, weight, mean, rstd, needs, centered=True)

@@ -7,13 +7,13 @@ from ..registry import register
 
 
 @register("add_layer_norm", name="reference")
-def add_layer_norm(x, residual, weight, bias, *, eps):
+def add_layer_norm(x, residual, weight, bias, *, eps, dtype=None):
     total = x + residual
-    y, mean, rstd = layer_norm(total, weight, bias, eps=eps)
+    y, mean, rstd = layer_norm(total, weight, bias, eps=eps, dtype=dtype)
     return y, total, mean, rstd
 
 
 @register("add_layer_norm_backward", name="reference")
-def add_layer_norm_backward(g, g_total, total, weight, mean, rstd, *, needs):
-    dx, dweight, dbias = layer_norm_backward(g, total, weight, mean, rstd, needs=needs)
+def add_layer_norm_backward(total, g, g_total, weight, mean, rstd, *, needs):
+    dx, dweight, dbias = layer_norm_backward(total, g, weight, mean, rstd, needs=needs)
     return dx + g_total if needs[0] else None, dweight, dbias

@@ -11,24 +11,26 @@ from ..registry import register
 
 
 @register("add_rms_norm", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def add_rms_norm(x, residual, weight, *, eps):
+def add_rms_norm(x, residual, weight, *, eps, dtype=None):
     rows = contiguous_rows(x)
     weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     y, total, rstd = np.empty_like(rows), np.empty_like(rows), np.empty(len(rows), x.dtype)
     arrays = rows, contiguous_rows(residual), weight, y, total, rstd
     _forward_all(parts_for(rows.size), *arrays, x.dtype.type(eps))
+    y = y if dtype is None else y.astype(dtype)
     return y.reshape(x.shape), total.reshape(x.shape), rstd.reshape(x.shape[:-1])
 
 
 @register("add_rms_norm_backward", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def add_rms_norm_backward(g, g_total, total, weight, rstd, *, needs):
+def add_rms_norm_backward(total, g, g_total, weight, rstd, *, needs):
     columns = total.shape[-1]
     weight = np.ones(columns, total.dtype) if weight is None else np.ascontiguousarray(weight)
     rows, rstd = contiguous_rows(total), np.ascontiguousarray(rstd).reshape(-1)
     dx = np.empty_like(rows)
     # Each part of the rows has a sum of its own: added up in the end in one order, whoever made them.
     sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), columns), total.dtype)
-    _backward_all(parts_for(rows.size), contiguous_rows(g), contiguous_rows(g_total), rows, weight, rstd, dx, sums)
+    gradients = contiguous_rows(g.astype(total.dtype, copy=False)), contiguous_rows(g_total)
+    _backward_all(parts_for(rows.size), *gradients, rows, weight, rstd, dx, sums)
     return dx.reshape(total.shape) if needs[0] else None, sums.sum(axis=0) if needs[1] else None
 
 

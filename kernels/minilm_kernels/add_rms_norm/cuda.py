@@ -8,11 +8,11 @@ from ..registry import register
 
 
 @register("add_rms_norm", name="cuda", device="cuda", dtypes=DTYPES)
-def add_rms_norm(x, residual, weight, *, eps):
-    y, total, _, rstd = norm_forward(x, residual, weight, None, eps, centered=False)
+def add_rms_norm(x, residual, weight, *, eps, dtype=None):
+    y, total, _, rstd = norm_forward(x, residual, weight, None, eps, dtype, centered=False)
     return y, total, rstd
 
 
 @register("add_rms_norm_backward", name="cuda", device="cuda", dtypes=DTYPES, limits=too_wide)
-def add_rms_norm_backward(g, g_total, total, weight, rstd, *, needs):
+def add_rms_norm_backward(total, g, g_total, weight, rstd, *, needs):
     return norm_backward(g, g_total, total, weight, None, rstd, (*needs, False), centered=False)[:2]

@@ -7,13 +7,13 @@ from ..rms_norm.reference import rms_norm, rms_norm_backward
 
 
 @register("add_rms_norm", name="reference")
-def add_rms_norm(x, residual, weight, *, eps):
+def add_rms_norm(x, residual, weight, *, eps, dtype=None):
     total = x + residual
-    y, rstd = rms_norm(total, weight, eps=eps)
+    y, rstd = rms_norm(total, weight, eps=eps, dtype=dtype)
     return y, total, rstd
 
 
 @register("add_rms_norm_backward", name="reference")
-def add_rms_norm_backward(g, g_total, total, weight, rstd, *, needs):
-    dx, dweight = rms_norm_backward(g, total, weight, rstd, needs=needs)
+def add_rms_norm_backward(total, g, g_total, weight, rstd, *, needs):
+    dx, dweight = rms_norm_backward(total, g, weight, rstd, needs=needs)
     return dx + g_total if needs[0] else None, dweight

@@ -38,7 +38,7 @@ def address(array) -> int:
 def pack_width(columns: int, *arrays) -> int:
     """How many elements of rows of `columns` a thread can take at a time: a full pack, or one where that does not fit.
 
-    `arrays` are contiguous, of one dtype, or None.
+    `arrays` are contiguous, or None; the first has the largest elements.
     """
     there = [array for array in arrays if array is not None]
     width = PACK_BYTES // there[0].itemsize

@@ -7,13 +7,14 @@ from .. import checks, registry
 __all__ = ["layer_norm", "layer_norm_backward"]
 
 
-def layer_norm(x, weight=None, bias=None, *, eps=1e-5, implementation="auto"):
+def layer_norm(x, weight=None, bias=None, *, eps=1e-5, dtype=None, implementation="auto"):
     """Each row shifted and scaled to mean 0 and variance 1, then to `weight` and `bias` (Ba et al. 2016, 1607.06450).
 
     y = (x - mean) * rstd * weight + bias with rstd = 1 / sqrt(var + eps), over the last axis; var divides by C.
 
     `x` (..., C); `weight` and `bias` (C,) of x's dtype, or None for ones and zeros. Returns (y, mean, rstd): y like x,
-    mean and rstd (...), which the backward pass takes. ValueError or TypeError for other shapes or dtypes.
+    mean and rstd (...), which the backward pass takes. Of a float32 x, y may be rounded to a `dtype` of 16 bits in the
+    same pass. ValueError or TypeError for other shapes or dtypes.
 
     >>> y, mean, rstd = layer_norm(np.array([[1.0, 3.0]]), None, None, eps=0.0)
     >>> y, mean, rstd
@@ -23,7 +24,8 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, implementation="auto"):
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None:
             checks.matches(name, array, x.shape[-1:], x.dtype)
-    return registry.call("layer_norm", implementation, x, weight, bias, eps=eps)
+    settings = {"eps": eps, **checks.narrower(dtype, x)}
+    return registry.call("layer_norm", implementation, x, weight, bias, **settings)
 
 
 def layer_norm_backward(g, x, weight, mean, rstd, *, needs=(True, True, True), implementation="auto"):
@@ -32,17 +34,17 @@ def layer_norm_backward(g, x, weight, mean, rstd, *, needs=(True, True, True), i
     With n = (x - mean) rstd and h = g weight:  dx = rstd (h - mean(h) - n mean(h n)), dweight = sum g n, dbias = sum g,
     the means over the last axis and the sums over all others.
 
-    `g` and `x` (..., C), `weight` (C,) or None, `mean` and `rstd` (...) as the forward pass returned them. Returns
-    (dx, dweight, dbias), with None for those that `needs` says are not needed.
+    `g` and `x` (..., C), `weight` (C,) or None, `mean` and `rstd` (...) as the forward pass returned them; `g` has y's
+    dtype. Returns (dx, dweight, dbias) of x's, with None for those that `needs` says are not needed.
 
     >>> y, mean, rstd = layer_norm(np.array([[1.0, 3.0]]), None, None, eps=0.0)
     >>> layer_norm_backward(np.array([[1.0, 0.0]]), np.array([[1.0, 3.0]]), None, mean, rstd, needs=(False, True, True))
     (None, array([-1.,  0.]), array([1., 0.]))
     """
     checks.has_columns("x", x)
-    checks.matches("g", g, x.shape, x.dtype)
+    checks.matches_or_narrower("g", g, x.shape, x.dtype)
     if weight is not None:
         checks.matches("weight", weight, x.shape[-1:], x.dtype)
     checks.matches("mean", mean, x.shape[:-1], x.dtype)
     checks.matches("rstd", rstd, x.shape[:-1], x.dtype)
-    return registry.call("layer_norm_backward", implementation, g, x, weight, mean, rstd, needs=tuple(needs))
+    return registry.call("layer_norm_backward", implementation, x, g, weight, mean, rstd, needs=tuple(needs))

@@ -12,25 +12,26 @@ from ..streaming import empty_rows, stream
 
 
 @register("layer_norm", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def layer_norm(x, weight, bias, *, eps):
+def layer_norm(x, weight, bias, *, eps, dtype=None):
     rows = contiguous_rows(x)
     weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     bias = np.zeros(x.shape[-1], x.dtype) if bias is None else np.ascontiguousarray(bias)
     y, streamed = empty_rows(rows.shape, x.dtype)
     mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     _forward_all(parts_for(rows.size), rows, weight, bias, x.dtype.type(eps), y, mean, rstd, streamed)
+    y = y if dtype is None else y.astype(dtype)
     return y.reshape(x.shape), mean.reshape(x.shape[:-1]), rstd.reshape(x.shape[:-1])
 
 
 @register("layer_norm_backward", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def layer_norm_backward(g, x, weight, mean, rstd, *, needs):
+def layer_norm_backward(x, g, weight, mean, rstd, *, needs):
     columns = x.shape[-1]
     weight = np.ones(columns, x.dtype) if weight is None else np.ascontiguousarray(weight)
     rows = contiguous_rows(x)
     dx, streamed = empty_rows(rows.shape, x.dtype)
     # Each part of the rows has sums of its own: added up in the end in one order, whoever made them.
     sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), 2, columns), x.dtype)
-    arrays = contiguous_rows(g), rows, weight, _flat(mean), _flat(rstd), dx, sums
+    arrays = contiguous_rows(g.astype(x.dtype, copy=False)), rows, weight, _flat(mean), _flat(rstd), dx, sums
     _backward_all(min(parts_for(rows.size), len(sums)), *arrays, streamed)
     dweight, dbias = sums.sum(axis=0) if needs[1] or needs[2] else (None, None)
     return dx.reshape(x.shape) if needs[0] else None, dweight if needs[1] else None, dbias if needs[2] else None

@@ -2,11 +2,13 @@
 //
 // A block takes a row: its numbers are read from memory once and then found in the first cache. All sums are in float,
 // in an order that the sizes alone decide.
+//
+// Macros beside packs.cuh's: RESULT, the type of y and of its gradient g; CENTERED.
 #include "packs.cuh"
 
 // y = (x - mean) rstd weight + bias. With a residual, x + residual is first written to `total`, and takes x's place.
 extern "C" __global__ __launch_bounds__(256) void norm_forward(const SCALAR* x, const SCALAR* residual,
-                                                               const SCALAR* weight, const SCALAR* bias, SCALAR* y,
+                                                               const SCALAR* weight, const SCALAR* bias, RESULT* y,
                                                                SCALAR* total, SCALAR* mean_out, SCALAR* rstd_out,
                                                                int columns, float eps) {
     __shared__ float scratch[8];
@@ -66,7 +68,7 @@ extern "C" __global__ __launch_bounds__(256) void norm_forward(const SCALAR* x, 
 // dx of every row, plus g_total if there is one; and for each block the sums over its rows of g n and of g, which
 // `add_strips` adds up. Rows go round: block b takes rows b, b + gridDim.x, ... Shared memory: a float a column
 // for each of the two sums that is wanted, in the order in which threads use them, so that no banks conflict.
-extern "C" __global__ __launch_bounds__(256, 3) void norm_backward(const SCALAR* g, const SCALAR* g_total, const SCALAR* x,
+extern "C" __global__ __launch_bounds__(256, 3) void norm_backward(const RESULT* g, const SCALAR* g_total, const SCALAR* x,
                                                                 const SCALAR* weight, const SCALAR* mean_in,
                                                                 const SCALAR* rstd_in, SCALAR* dx,
                                                                 float* weight_sums, float* bias_sums, int rows,

@@ -6,7 +6,7 @@ from ..registry import array_module, register
 
 
 @register("layer_norm", name="reference")
-def layer_norm(x, weight, bias, *, eps):
+def layer_norm(x, weight, bias, *, eps, dtype=None):
     xp = array_module(x)
     mean = x.mean(axis=-1, keepdims=True)
     rstd = 1 / xp.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + eps)
@@ -15,11 +15,12 @@ def layer_norm(x, weight, bias, *, eps):
         y = y * weight
     if bias is not None:
         y = y + bias
-    return y, mean[..., 0], rstd[..., 0]
+    return y if dtype is None else y.astype(dtype), mean[..., 0], rstd[..., 0]
 
 
 @register("layer_norm_backward", name="reference")
-def layer_norm_backward(g, x, weight, mean, rstd, *, needs):
+def layer_norm_backward(x, g, weight, mean, rstd, *, needs):
+    g = g.astype(x.dtype, copy=False)
     rstd = rstd[..., None]
     normal = (x - mean[..., None]) * rstd
     scaled = g if weight is None else g * weight

@@ -11,16 +11,17 @@ from ..registry import register
 
 
 @register("rms_norm", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def rms_norm(x, weight, *, eps):
+def rms_norm(x, weight, *, eps, dtype=None):
     rows = contiguous_rows(x)
     weight = np.ones(x.shape[-1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     y, rstd = np.empty_like(rows), np.empty(len(rows), x.dtype)
     _forward_all(parts_for(rows.size), rows, weight, x.dtype.type(eps), y, rstd)
+    y = y if dtype is None else y.astype(dtype)
     return y.reshape(x.shape), rstd.reshape(x.shape[:-1])
 
 
 @register("rms_norm_backward", name="cpu", device="cpu", dtypes=("float32", "float64"))
-def rms_norm_backward(g, x, weight, rstd, *, needs):
+def rms_norm_backward(x, g, weight, rstd, *, needs):
     columns = x.shape[-1]
     weight = np.ones(columns, x.dtype) if weight is None else np.ascontiguousarray(weight)
     rows = contiguous_rows(x)
@@ -28,7 +29,7 @@ def rms_norm_backward(g, x, weight, rstd, *, needs):
     # Each part of the rows has a sum of its own: added up in the end in one order, whoever made them.
     sums = np.zeros((min(PARTS, max(len(rows) // 8, 1)), columns), x.dtype)
     rstd = np.ascontiguousarray(rstd).reshape(-1)
-    _backward_all(parts_for(rows.size), contiguous_rows(g), rows, weight, rstd, dx, sums)
+    _backward_all(parts_for(rows.size), contiguous_rows(g.astype(x.dtype, copy=False)), rows, weight, rstd, dx, sums)
     return dx.reshape(x.shape) if needs[0] else None, sums.sum(axis=0) if needs[1] else None
 
 

@@ -8,11 +8,11 @@ from ..registry import register
 
 
 @register("rms_norm", name="cuda", device="cuda", dtypes=DTYPES)
-def rms_norm(x, weight, *, eps):
-    y, _, _, rstd = norm_forward(x, None, weight, None, eps, centered=False)
+def rms_norm(x, weight, *, eps, dtype=None):
+    y, _, _, rstd = norm_forward(x, None, weight, None, eps, dtype, centered=False)
     return y, rstd
 
 
 @register("rms_norm_backward", name="cuda", device="cuda", dtypes=DTYPES, limits=too_wide)
-def rms_norm_backward(g, x, weight, rstd, *, needs):
+def rms_norm_backward(x, g, weight, rstd, *, needs):
     return norm_backward(g, None, x, weight, None, rstd, (*needs, False), centered=False)[:2]

@@ -6,14 +6,15 @@ from ..registry import array_module, register
 
 
 @register("rms_norm", name="reference")
-def rms_norm(x, weight, *, eps):
+def rms_norm(x, weight, *, eps, dtype=None):
     rstd = 1 / array_module(x).sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
-    y = x * rstd
-    return y if weight is None else y * weight, rstd[..., 0]
+    y = x * rstd if weight is None else x * rstd * weight
+    return y if dtype is None else y.astype(dtype), rstd[..., 0]
 
 
 @register("rms_norm_backward", name="reference")
-def rms_norm_backward(g, x, weight, rstd, *, needs):
+def rms_norm_backward(x, g, weight, rstd, *, needs):
+    g = g.astype(x.dtype, copy=False)
     rstd = rstd[..., None]
     normal = x * rstd
     scaled = g if weight is None else g * weight
