@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from minilm_kernels import registry
 
+from minilm import backend
+
 # The arrays that an operation takes beside x, by their names in `_arrays`, and those that it returns beside y.
 TAKES = {
     "layer_norm": ("weight", "bias"),
@@ -25,17 +27,18 @@ def _arrays(shape, seed=0):
     return rows | {name: random.standard_normal(shape[-1:]).astype(np.float32) for name in ("weight", "bias")}
 
 
-def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str) -> None:
-    arrays, run = _arrays(shape), {"implementation": implementation}
+def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str, device: str = "cpu") -> None:
+    arrays = {name: backend.to_device(array, device) for name, array in _arrays(shape).items()}
+    run = {"implementation": implementation}
     forward, backward = (getattr(minilm_kernels, operation + suffix) for suffix in ("", "_backward"))
     given = [arrays["x"], *(arrays[name] for name in TAKES[operation])]
     y, *others = forward(*given, **run)
     rounded, *same = forward(*given, dtype=dtype, **run)
     assert rounded.dtype == dtype
-    np.testing.assert_array_equal(rounded, y.astype(dtype))
+    _same(rounded, y.astype(dtype))
     for one, other in zip(same, others, strict=True):
         assert one.dtype == np.float32
-        np.testing.assert_array_equal(one, other)
+        _same(one, other)
 
     g = arrays["g"].astype(dtype)
     if operation.startswith("add_"):
@@ -45,7 +48,11 @@ def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str) -
         rest = arrays["x"], arrays["weight"], *others
     for one, other in zip(backward(g, *rest, **run), backward(g.astype(np.float32), *rest, **run), strict=True):
         assert one.dtype == np.float32
-        np.testing.assert_array_equal(one, other)
+        _same(one, other)
+
+
+def _same(one, other) -> None:
+    np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(other))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -54,6 +61,13 @@ def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str) -
 def test_on_the_cpu(operation, shape, dtype):
     for entry in registry.implementations(operation, "cpu"):
         _check(operation, shape, dtype, entry.name)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("operation", TAKES)
+def test_on_every_device(operation, dtype, device):
+    for shape in SHAPES:
+        _check(operation, shape, dtype, "auto", device)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
