@@ -1,10 +1,11 @@
 """The engine: tensors, the tape they are recorded on, and the walk back along it."""
 
+from .arguments import Array
 from .autocast import autocast, get_autocast_dtype
 from .engine import backward, grad
 from .gradcheck import GradientError, gradcheck, gradgradcheck
 from .mode import detect_anomaly, enable_grad, is_grad_enabled, no_grad
-from .operation import Array, Operation, op
+from .operation import Operation, op
 from .placed import Placed
 from .precision import PRECISIONS, check_precision, compute_in, precision_notice
 from .recompute import kept_bytes, recompute

@@ -8,8 +8,9 @@ import numpy as np
 
 from minilm import backend
 
+from .arguments import Array
 from .mode import state
-from .operation import Array, op
+from .operation import op
 from .tensor import Tensor
 
 __all__ = ["autocast", "get_autocast_dtype"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from minilm import backend
 
+from .arguments import Array
 from .autocast import autocast
 from .mode import enable_grad, no_grad, state
-from .operation import Array, Node, as_array, op
+from .operation import Node, as_array, op
 from .rules import check_gradient, check_versions, keeps_floats, output_gradient, run_rules
 from .sums import Sum, contribute, fit_to_input, is_aliased
 from .tensor import Tensor

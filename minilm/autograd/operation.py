@@ -17,50 +17,22 @@ Only what the rules that will run have named is kept.
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from minilm import backend
 
+from .anomaly import check_finite
+from .arguments import Arguments, plain, together
 from .errors import where_called
 from .mode import state
+from .plans import Plan, Rule, make_plan
 from .tensor import Tensor
 
-__all__ = ["Array", "Node", "Operation", "as_array", "has_nonfinite", "op", "raw"]
-
-
-class Array:
-    """Annotation of an operation's differentiable inputs."""
-
-
-class Rule:
-    """A gradient rule: for which inputs it speaks and what it wants to see."""
-
-    def __init__(self, function: Callable, positions: tuple[int, ...]) -> None:
-        self.function = function
-        self.positions = positions
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        self.wants = tuple(p.name for p in parameters)
-        self.by_keyword = any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters)
-
-    def __call__(self, g, values: list):
-        """The gradients, given that of the output and what the rule wants, in order."""
-        return self.function(g, **dict(zip(self.wants, values))) if self.by_keyword else self.function(g, *values)
-
-
-class Plan(NamedTuple):
-    """What a call keeps, and which rules its walk runs, where these inputs and no others need a gradient."""
-
-    inputs: tuple[tuple[str, int], ...]  # name and place of those whose values are kept
-    shapes: tuple[tuple[str, int], ...]  # "NAME_shape" and place of those whose shape is
-    extras: tuple[tuple[str, int], ...]  # name and place among what the forward function returns beyond its output
-    output: bool
-    rules: tuple[tuple[Rule, tuple[int, ...]], ...]  # each with the inputs that it speaks for
+__all__ = ["Node", "Operation", "as_array", "op"]
 
 
 class Node:
@@ -99,18 +71,12 @@ class Operation:
         self.view = view  # the output shares the first input's memory
         self.rules: list[Rule] = []
         self.composed: Callable | None = None
-        parameters = inspect.signature(forward, eval_str=False).parameters.values()
-        arrays = [p for p in parameters if p.annotation in (Array, "Array")]
-        self.variadic = bool(arrays) and arrays[0].kind is inspect.Parameter.VAR_POSITIONAL
-        self.inputs = tuple(p.name for p in arrays)
-        self.parameters = tuple(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL)
-        # Whether a call with one argument for each input needs no binding.
-        self._simple = not self.variadic and self.parameters[: len(self.inputs)] == self.inputs
-        self.required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty and not self.variadic)
-        self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        self._calls: dict[tuple, tuple] = {}  # how to bind the arguments of calls seen before
+        self.arguments = Arguments(self.name, forward)
+        self.variadic = self.arguments.variadic
+        self.inputs = self.arguments.inputs
+        self.settings = self.arguments.settings  # their defaults
+        self._simple = self.arguments.inputs_first
         self._plans: dict[tuple[bool, ...], Plan] = {}
-        self.settings = {name: value for name, value in self.defaults.items() if name not in self.inputs}
         self.__doc__ = forward.__doc__
         self.__name__ = self.name
         self.__module__ = forward.__module__
@@ -129,7 +95,7 @@ class Operation:
             positions = tuple(self.inputs.index(name) for name in which) or tuple(range(len(self.inputs)))
             entry = Rule(rule, positions)
             known = {
-                *self.parameters,
+                *self.arguments.parameters,
                 *self.inputs,
                 *self.keeps,
                 *(f"{name}_shape" for name in self.inputs),
@@ -169,21 +135,11 @@ class Operation:
 
     def _make_plan(self, needs: tuple[bool, ...]) -> Plan:
         rules = [(rule, tuple(range(len(needs))) if self.variadic else rule.positions) for rule in self.rules]
-        rules = [(rule, positions) for rule, positions in rules if any(needs[i] for i in positions)]
-        names = {name for rule, _ in rules for name in rule.wants}
-        if rules and self.composed is not None:
-            names.update(self.inputs)
-        return Plan(
-            tuple((name, i) for i, name in enumerate(self.inputs) if name in names),
-            tuple((f"{name}_shape", i) for i, name in enumerate(self.inputs) if f"{name}_shape" in names),
-            tuple((name, i) for i, name in enumerate(self.keeps) if name in names),
-            "y" in names,
-            tuple(rules),
-        )
+        return make_plan(rules, needs, self.inputs, self.keeps, keep_inputs=self.composed is not None)
 
     def __call__(self, *args, **kwargs):
         if kwargs or not self._simple or len(args) != len(self.inputs):
-            args, settings = self._bind(args, kwargs)
+            args, settings = self.arguments.bind(args, kwargs)
         else:
             settings = self.settings
         if state.autocast is not None and self.precision is not None:
@@ -196,12 +152,12 @@ class Operation:
                 tracked = tracked or value.requires_grad
                 value = value._data
             elif isinstance(value, (int, float, list, tuple)):
-                given, value = value, _plain(value, args)
+                given, value = value, plain(value, args)
                 if value is not given:  # rules see what the forward saw
                     args = tuple(value if other is given else other for other in args)
             arrays.append(value)
         if "cupy" in sys.modules and backend.has_cuda_array(arrays):
-            arrays = _together(self, args, arrays)
+            arrays = together(self.name, args, arrays)
         if not wrapped:
             out = self._run(arrays, settings)
             return out[0] if self.keeps else out
@@ -209,7 +165,7 @@ class Operation:
         start = time.perf_counter() if state.trace is not None else 0.0
         out = self._run(arrays, settings)
         if state.anomaly:
-            _check_finite(self, arrays, out)
+            check_finite(self.name, arrays, out)
         result = self._record(args, settings, out) if tracked else self._wrap(args, out)
         if state.trace is not None:
             state.trace.forward(self, arrays, result, time.perf_counter() - start)
@@ -219,51 +175,6 @@ class Operation:
         if self._simple or self.variadic:
             return self.forward(*arrays, **settings)
         return self.forward(**dict(zip(self.inputs, arrays)), **settings)
-
-    def _bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Splits a call's arguments into the differentiable inputs and the settings."""
-        if self.variadic:
-            self._check_names(kwargs)
-            return args, {**self.settings, **kwargs}
-        if len(args) > len(self.parameters):
-            raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}")
-        call = (len(args), *kwargs)
-        if call not in self._calls:
-            self._calls[call] = self._plan(len(args), tuple(kwargs))
-        inputs, settings, defaults = self._calls[call]
-        values = (*args, *kwargs.values())
-        bound = defaults.copy()
-        for name, place in settings:
-            bound[name] = self._raw_setting(name, values[place])
-        return tuple(None if place is None else values[place] for place in inputs), bound
-
-    def _plan(self, count: int, names: tuple[str, ...]):
-        """For calls with so many positional and these named arguments: where inputs and settings are among them."""
-        self._check_names(names)
-        given = (*self.parameters[:count], *names)
-        twice = [name for name in names if name in self.parameters[:count]]
-        if twice:
-            raise TypeError(f"{self.name} got {twice[0]!r} twice")
-        missing = [name for name in self.required if name not in given]
-        if missing:
-            raise TypeError(f"{self.name} needs {', '.join(map(repr, missing))}")
-        inputs = [given.index(name) if name in given else None for name in self.inputs]
-        settings = [(name, place) for place, name in enumerate(given) if name not in self.inputs]
-        return inputs, settings, {name: value for name, value in self.settings.items() if name not in given}
-
-    def _raw_setting(self, name: str, value):
-        if not isinstance(value, Tensor):
-            return value
-        if value.requires_grad and state.recording:
-            raise ValueError(
-                f"{self.name} gives no gradient to {name!r}, which requires one; pass {name}.detach() if that is meant"
-            )
-        return value._data
-
-    def _check_names(self, names) -> None:
-        unknown = [name for name in names if name not in self.parameters]
-        if unknown:
-            raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it has {', '.join(self.parameters)}")
 
     def _wrap(self, inputs: tuple, out):
         """The outputs of a call that nothing needs to be remembered of."""
@@ -366,57 +277,6 @@ def op(
     return Operation(forward, keeps=keeps, view=view, precision=precision)
 
 
-def raw(value):
-    """The array of a Tensor; anything else as it is."""
-    return value._data if isinstance(value, Tensor) else value
-
-
 def as_array(value):
     """NumPy's reductions to a point give scalars; on the tape there are only arrays."""
     return np.asarray(value) if isinstance(value, np.generic) else value
-
-
-def _plain(value, args: tuple):
-    """A number or list among the inputs: a number stays one beside an array, so that it does not promote it.
-
-    (`numpy.float64(2)` counts as a number: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.)
-    """
-    other = next((other for other in args if other is not value and hasattr(other, "shape")), None)
-    if other is None:
-        return backend.as_array(value)
-    if not isinstance(value, (int, float)):
-        return backend.as_array(value, device=backend.device_of(raw(other)))
-    dtype = other.dtype
-    if dtype.kind == "V" and isinstance(value, float):  # ml_dtypes lets a Python float make bfloat16 float32
-        return dtype.type(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _together(operation: Operation, args: tuple, arrays: list) -> list:
-    """`arrays` as CuPy takes them: those without axes may come from the host, as numbers, if they want no gradient."""
-    arrays = [
-        array[()]
-        if isinstance(array, np.ndarray) and array.shape == () and not getattr(arg, "requires_grad", False)
-        else array
-        for arg, array in zip(args, arrays)
-    ]
-    backend.check_together(operation.name, [array for array in arrays if not isinstance(array, np.generic)])
-    return arrays
-
-
-def _check_finite(operation: Operation, arrays: list, out) -> None:
-    if any(has_nonfinite(array) for array in arrays):
-        return  # not this operation's fault, or what was asked for (where(mask, scores, -inf))
-    for part in out if isinstance(out, tuple) else (out,):
-        if has_nonfinite(part):
-            raise FloatingPointError(
-                f"the forward pass of {operation.name} made NaN or inf from finite inputs, called at {where_called()}"
-            )
-
-
-def has_nonfinite(array) -> bool:
-    if isinstance(array, float):
-        return not math.isfinite(array)
-    if not hasattr(array, "dtype") or array.dtype.kind not in "fV":
-        return False
-    return not bool(backend.array_module(array).isfinite(array).all())

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 
 from minilm import backend
 
+from .arguments import Array
 from .autocast import autocast, get_autocast_dtype
 from .engine import grad, recorded_by
 from .mode import enable_grad, is_grad_enabled, no_grad
-from .operation import Array, Node, op
+from .operation import Node, op
 from .placed import Placed
 from .tensor import Tensor
 

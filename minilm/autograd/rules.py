@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from minilm import backend
 
+from .anomaly import has_nonfinite
+from .arguments import raw
 from .errors import where_called
-from .operation import Node, has_nonfinite, raw
+from .operation import Node
 from .placed import Placed
 from .tensor import Tensor
 
