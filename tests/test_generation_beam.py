@@ -10,7 +10,8 @@ import pytest
 import minilm
 from minilm import backend
 from minilm.generation import generate
-from minilm.generation.beam import BeamOptions, Finished
+from minilm.generation.beam import Finished
+from minilm.generation.options import BeamOptions
 from minilm.generation.processors import log_probabilities
 from minilm.models import (
     GPT2,

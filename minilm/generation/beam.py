@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .decoder import Decoder
-from .processors import LogitsProcessors, log_probabilities, require
+from .options import BeamOptions, GenerationConfig
+from .output import Record
+from .processors import LogitsProcessors, log_probabilities
 
-if TYPE_CHECKING:
-    from .options import GenerationConfig
-    from .output import Record
-
-__all__ = ["BeamOptions", "beam_search"]
+__all__ = ["beam_search"]
 
 _NEVER = -1e9  # the score of what is not to be taken up; finite, so that sums of it are
-
-
-@dataclass(frozen=True)
-class BeamOptions:
-    """How many sequences are followed, and when that ends; names and meaning are transformers'.
-
-    The score of a finished sequence is the sum of its new tokens' log probabilities over their number to the power
-    `length_penalty` (above 0 it favours long ones). `early_stopping` True ends a search when `num_beams` sequences are
-    finished; False when those still followed, as long as they are now, can't beat the worst of them; "never" when they
-    can't either at the length that would suit them best. `num_return_sequences` of the finished are returned.
-    """
-
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | str = False
-    num_return_sequences: int = 1
-
-    def __post_init__(self) -> None:
-        require(self.num_beams >= 1, f"num_beams must be at least 1; got {self.num_beams}")
-        require(
-            self.early_stopping in (True, False, "never"),
-            f'early_stopping is True, False or "never"; got {self.early_stopping!r}',
-        )
-        require(
-            self.num_return_sequences >= 1, f"num_return_sequences must be at least 1; got {self.num_return_sequences}"
-        )
-        require(
-            self.num_beams == 1 or self.num_return_sequences <= self.num_beams,
-            f"num_return_sequences ({self.num_return_sequences}) can't be more than num_beams ({self.num_beams})",
-        )
-        given = (self.length_penalty, self.early_stopping) != (1.0, False)
-        require(self.num_beams > 1 or not given, "length_penalty and early_stopping are for beam search: set num_beams")
 
 
 class Finished:

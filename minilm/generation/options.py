@@ -11,14 +11,45 @@ import numpy as np
 
 from minilm import backend
 
-from .beam import BeamOptions
 from .processors import LogitsProcessors, ban_ngrams, ban_until, force, require
 from .sampling import SamplingOptions, Streams
 
-__all__ = ["GenerationConfig"]
+__all__ = ["BeamOptions", "GenerationConfig"]
 
 _OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _CACHES = ("dynamic", "static", "sliding_window")
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """How many sequences are followed, and when that ends; names and meaning are transformers'.
+
+    The score of a finished sequence is the sum of its new tokens' log probabilities over their number to the power
+    `length_penalty` (above 0 it favours long ones). `early_stopping` True ends a search when `num_beams` sequences are
+    finished; False when those still followed, as long as they are now, can't beat the worst of them; "never" when they
+    can't either at the length that would suit them best. `num_return_sequences` of the finished are returned.
+    """
+
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    num_return_sequences: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.num_beams >= 1, f"num_beams must be at least 1; got {self.num_beams}")
+        require(
+            self.early_stopping in (True, False, "never"),
+            f'early_stopping is True, False or "never"; got {self.early_stopping!r}',
+        )
+        require(
+            self.num_return_sequences >= 1, f"num_return_sequences must be at least 1; got {self.num_return_sequences}"
+        )
+        require(
+            self.num_beams == 1 or self.num_return_sequences <= self.num_beams,
+            f"num_return_sequences ({self.num_return_sequences}) can't be more than num_beams ({self.num_beams})",
+        )
+        given = (self.length_penalty, self.early_stopping) != (1.0, False)
+        require(self.num_beams > 1 or not given, "length_penalty and early_stopping are for beam search: set num_beams")
 
 
 @dataclass(frozen=True)
