@@ -13,8 +13,9 @@ from minilm.models import Llama, LlamaConfig, Mistral, MistralConfig, Qwen2, Qwe
 from minilm.models.llama import MLP
 
 
-def _step_model(case: str):
-    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+def _step_model(case: str, hidden_size: int = 64, intermediate_size: int = 96):
+    shape = {"hidden_size": hidden_size, "intermediate_size": intermediate_size}
+    shape |= {"num_hidden_layers": 3, "num_attention_heads": 4}
     shape |= {"vocab_size": 50, "num_key_value_heads": 2, "max_position_embeddings": 64}
     if case == "mistral":
         return Mistral(MistralConfig(**shape, sliding_window=5), Generator(1)).eval()
@@ -112,6 +113,16 @@ def test_layers_that_are_watched_or_not_their_own_are_called(change):
     logits, calls = _decoded(model, ids)
     np.testing.assert_allclose(logits, whole, atol=2e-5 * np.abs(whole).max())
     assert calls == 0
+
+
+@pytest.mark.parametrize(("widths", "taken"), [((40, 72), 7), ((40, 76), 0), ((24, 64), 7)])
+def test_layers_that_no_kernel_takes_are_called(widths, taken):
+    model, ids = _step_model("llama", *widths), Generator(0).integers(0, 50, (1, 8))
+    with minilm.no_grad():
+        whole = model(ids).logits.numpy()
+    logits, calls = _decoded(model, ids)
+    np.testing.assert_allclose(logits, whole, atol=2e-5 * np.abs(whole).max())
+    assert calls == taken
 
 
 def test_weights_given_anew_are_used_in_the_next_step():

@@ -23,6 +23,7 @@ __all__ = [
     "Refused",
     "array_module",
     "call",
+    "choose",
     "device_of",
     "implementations",
     "operations",
@@ -122,6 +123,16 @@ def call(operation: str, implementation: str, *args, **settings):
             plain = entry.name == "reference" and array.dtype.kind == "V"
             return _kept(found, array.dtype, half.STATISTICS.get(operation, ())) if plain else found
     raise _no_implementation(operation, implementation, args, settings)
+
+
+def choose(operation: str, implementation: str, *args, **settings) -> Implementation | None:
+    """The implementation that `call` would run these arguments by; None if none takes them.
+
+    For a caller that has a better way than the reference where no kernel does it.
+    """
+    array = _first_array(args)
+    candidates = _candidates(operation, implementation, device_of(array), array.dtype)
+    return next((entry for entry in candidates if entry.limits is None or not entry.limits(*args, **settings)), None)
 
 
 def array_module(array):

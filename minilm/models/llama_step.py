@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import minilm_kernels as kernels
 import numpy as np
 from minilm_kernels.decoder_step import WEIGHTS, StepWeights
+from minilm_kernels.registry import choose
 
 from minilm import nn, ops
 from minilm.autograd import Tensor
@@ -21,7 +22,8 @@ from minilm.nn import KeyValueCache
 
 __all__ = ["step_through_layers"]
 
-_prepared: WeakKeyDictionary = WeakKeyDictionary()  # a model's layers -> their arrays, as they were, and `StepWeights`
+# A model's layers -> their arrays, as they were, and these as `StepWeights`, None where no kernel takes them.
+_prepared: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def step_through_layers(model, kinds: tuple, x: Tensor, rotary: tuple, mask: dict, cache) -> Tensor | None:
@@ -43,24 +45,24 @@ def step_through_layers(model, kinds: tuple, x: Tensor, rotary: tuple, mask: dic
     arrays = _arrays(model.layers, kinds)
     if arrays is None or x.dtype != np.float32:
         return None
+    keys, values = cache.make_room(1)
+    cos, sin = (table.reshape(-1) for table in rotary)
+    token, eps = x.data.reshape(-1), model.layers[0].input_layernorm.eps
+    windows = tuple(layer.self_attn.window for layer in model.layers)
+    settings = {"length": len(cache), "n_head": config.n_head, "eps": eps, "windows": windows}
     known, weights = _prepared.get(model.layers, ((), None))
     if len(known) != len(arrays) or not all(map(is_, known, arrays)):
         count = len(WEIGHTS)
         weights = StepWeights(tuple(arrays[i : i + count]) for i in range(0, len(arrays), count))
-        if not all(array.shape[-1] % 32 == 0 and array.flags.c_contiguous for array in arrays if _is_matrix(array)):
-            return None
+        chosen = choose("decoder_step", "auto", token, weights, keys, values, cos, sin, **settings)
+        if chosen.name == "reference":  # the layers' own kernels are faster
+            weights = None
         _prepared[model.layers] = arrays, weights
-    keys, values = cache.make_room(1)
-    cos, sin = (table.reshape(-1) for table in rotary)
-    windows = tuple(layer.self_attn.window for layer in model.layers)
-    settings = {"length": len(cache), "n_head": config.n_head, "eps": model.layers[0].input_layernorm.eps}
-    y = kernels.decoder_step(x.data.reshape(-1), weights, keys, values, cos, sin, windows=windows, **settings)
+    if weights is None:
+        return None
+    y = kernels.decoder_step(token, weights, keys, values, cos, sin, **settings)
     cache.count(1)
     return Tensor(y.reshape(x.shape))
-
-
-def _is_matrix(array) -> bool:
-    return array is not None and array.ndim == 2 and array.dtype == np.float32
 
 
 def _arrays(layers, kinds: tuple) -> list | None:

@@ -83,6 +83,8 @@ def test_auto_takes_the_last_registered_that_can_run(operation):
     assert registry.call(operation, "auto", -ones) == "small"
     assert registry.call(operation, "auto", ones.astype(np.float64)) == "reference"
     assert registry.call(operation, "reference", ones) == "reference"
+    assert [registry.choose(operation, "auto", x).name for x in (ones, -ones)] == ["narrow", "small"]
+    assert registry.choose(operation, "narrow", -ones) is None
     for name, reason in {
         "narrow": "'narrow': it takes positive numbers",
         "gpu": "'gpu': it runs on cuda, and the arrays are on cpu",
