@@ -295,7 +295,7 @@ def test_out_of_memory_says_what_there_is_and_what_to_lower(cuda_standin):
     cuda_standin.cuda.runtime.memGetInfo = lambda: (2**30, 80 * 2**30)
     with (
         pytest.raises(
-            backend.OutOfMemory, match=r"20\.0 GiB more were asked for, and 11\.0 GiB of 80\.0 GiB"
+            backend.OutOfMemoryError, match=r"20\.0 GiB more were asked for, and 11\.0 GiB of 80\.0 GiB"
         ) as caught,
         backend.guard_memory(),
     ):
@@ -305,7 +305,7 @@ def test_out_of_memory_says_what_there_is_and_what_to_lower(cuda_standin):
     assert "9.0 GiB belong to other programs); lower the batch size" in str(caught.value)
     assert isinstance(caught.value, MemoryError)
     assert pool.total == pool.used  # given back, for a smaller attempt
-    with pytest.raises(backend.OutOfMemory, match="more memory was asked for"), backend.guard_memory():
+    with pytest.raises(backend.OutOfMemoryError, match="more memory was asked for"), backend.guard_memory():
         raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -319,6 +319,6 @@ def test_other_errors_pass_the_guard(error, cuda_standin):
 @pytest.mark.gpu
 def test_a_card_runs_out_of_memory():
     total = backend.gpu_memory().total
-    with pytest.raises(backend.OutOfMemory) as caught, backend.guard_memory():
+    with pytest.raises(backend.OutOfMemoryError) as caught, backend.guard_memory():
         backend.array_module(backend.to_device(np.zeros(1), "cuda")).empty(2 * total, np.uint8)
     assert caught.value.requested >= 2 * total

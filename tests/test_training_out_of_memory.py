@@ -24,11 +24,12 @@ class Small(GPT2):
     """A model on a machine with little memory: `budget` bytes for what the tape keeps."""
 
     budget = 0
+    error: Exception = MemoryError()
 
     def forward(self, *args, **kwargs):
         out = super().forward(*args, **kwargs)
         if out.loss.requires_grad and kept_bytes(out.loss) > self.budget:
-            raise MemoryError
+            raise self.error
         return out
 
 
@@ -90,6 +91,12 @@ def test_a_batch_that_should_fit_and_did_not_is_lowered(monkeypatch):
     trainer = make(monkeypatch, 7.5, accumulation=1)
     monkeypatch.setattr(backend, "free_memory", lambda device: 2**40)
     assert "--train.batch-size 6 --train.accumulation 2" in advice(trainer)
+
+
+def test_what_the_driver_says_of_full_memory_is_understood(monkeypatch, cuda_standin):
+    monkeypatch.setattr(Small, "error", RuntimeError("cudaErrorMemoryAllocation: out of memory"))
+    assert "--train.batch-size 6 --train.accumulation 4" in advice(make(monkeypatch, 7.5))
+    assert "not even a row of it fits" in advice(make(monkeypatch, 0))
 
 
 def test_where_nothing_can_be_measured(monkeypatch):

@@ -18,7 +18,7 @@ from .arrays import (
     to_device,
     to_numpy,
 )
-from .gpu import Gpu, GpuMemory, OutOfMemory, gpu_memory, gpus, guard_memory, release_memory
+from .gpu import Gpu, GpuMemory, OutOfMemoryError, gpu_memory, gpus, guard_memory, release_memory
 from .graph import CaptureError, Graph
 from .memory import keep_objects, peak_memory, reuse_memory
 from .random import Draws, Generator, Seeds, default_generator, manual_seed
@@ -33,7 +33,7 @@ __all__ = [
     "Gpu",
     "GpuMemory",
     "Graph",
-    "OutOfMemory",
+    "OutOfMemoryError",
     "Seeds",
     "Uploader",
     "array_module",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .arrays import cuda_problem
 
-__all__ = ["Gpu", "GpuMemory", "OutOfMemory", "gpu_memory", "gpus", "guard_memory", "release_memory"]
+__all__ = ["Gpu", "GpuMemory", "OutOfMemoryError", "gpu_memory", "gpus", "guard_memory", "release_memory"]
 
 
 @dataclass(frozen=True)
@@ -83,22 +83,20 @@ def release_memory() -> None:
         cupy.get_default_memory_pool().free_all_blocks()
 
 
-class OutOfMemory(MemoryError):
-    """The GPU's memory is full: `requested` bytes were asked for where `memory.available` were left (None: unknown)."""
+class OutOfMemoryError(MemoryError):
+    """There is less memory than was needed, and the message says what to lower.
 
-    def __init__(self, requested: int | None, memory: GpuMemory) -> None:
-        asked = "more memory was" if requested is None else f"{_size(requested)} more were"
-        super().__init__(
-            f"the GPU's memory is full: {asked} asked for, and {_size(memory.available)} of {_size(memory.total)} were "
-            f"left ({_size(memory.used)} are in arrays of this process, {_size(_others(memory))} belong to other "
-            "programs); lower the batch size or the context, or take a smaller dtype"
-        )
+    Where a GPU's was full, `requested` bytes were asked for (None: unknown), and `memory` is what was known of it.
+    """
+
+    def __init__(self, message: str, requested: int | None = None, memory: GpuMemory | None = None) -> None:
+        super().__init__(message)
         self.requested, self.memory = requested, memory
 
 
 @contextmanager
 def guard_memory() -> Iterator[None]:
-    """A `with` block out of which CuPy's errors about memory come as `OutOfMemory`, which says what to lower.
+    """A `with` block out of which CuPy's errors about memory come as `OutOfMemoryError`, which says what to lower.
 
     What the pool holds in pieces too small is given back first, so that a smaller attempt can follow.
     """
@@ -109,7 +107,8 @@ def guard_memory() -> Iterator[None]:
             raise
         memory = gpu_memory()
         release_memory()
-        raise OutOfMemory(getattr(error, "_size", None), memory) from error
+        requested = getattr(error, "_size", None)
+        raise OutOfMemoryError(_what_to_lower(requested, memory), requested, memory) from error
 
 
 def _is_full(error: Exception) -> bool:
@@ -123,8 +122,14 @@ def _is_full(error: Exception) -> bool:
     return any(name in str(error) for name in names)
 
 
-def _others(memory: GpuMemory) -> int:
-    return max(memory.total - memory.free - memory.held, 0)
+def _what_to_lower(requested: int | None, memory: GpuMemory) -> str:
+    asked = "more memory was" if requested is None else f"{_size(requested)} more were"
+    others = max(memory.total - memory.free - memory.held, 0)
+    return (
+        f"the GPU's memory is full: {asked} asked for, and {_size(memory.available)} of {_size(memory.total)} were "
+        f"left ({_size(memory.used)} are in arrays of this process, {_size(others)} belong to other programs); lower "
+        "the batch size or the context, or take a smaller dtype"
+    )
 
 
 def _size(count: int) -> str:

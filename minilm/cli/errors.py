@@ -26,14 +26,14 @@ class UsageError(ValueError):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """The exceptions whose message is all that a user needs."""
-    from minilm.backend import OutOfMemory
+    from minilm.backend import OutOfMemoryError
     from minilm.checkpoint import CheckpointError
     from minilm.data import DataError
-    from minilm.training import ConfigError, DivergedError, OutOfMemoryError, RunFolderError
+    from minilm.training import ConfigError, DivergedError, RunFolderError
 
     return (
-        *(UsageError, ConfigError, DataError, CheckpointError, RunFolderError, DivergedError, OutOfMemoryError),
-        *(OutOfMemory, OSError, ImportError),
+        *(UsageError, ConfigError, DataError, CheckpointError, RunFolderError, DivergedError),
+        *(OutOfMemoryError, OSError, ImportError),
     )
 
 

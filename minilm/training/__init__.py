@@ -10,11 +10,12 @@ callbacks.py    what may be hung on a run; interrupt.py: Ctrl-C; diverged.py: Na
 speed.py        the machine's ceiling
 """
 
+from minilm.backend import OutOfMemoryError
+
 from .callbacks import Callback
 from .config import Config, ConfigError, ModelConfig, OptimConfig, TrainConfig, load_config_file, merge
 from .diverged import DivergedError
 from .metrics import MetricsFile, draw_loss
-from .out_of_memory import OutOfMemoryError
 from .presets import PRESETS, needs_data, preset
 from .run import Run
 from .run_folder import RunFolder, RunFolderError

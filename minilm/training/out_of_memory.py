@@ -10,16 +10,12 @@ from minilm.autograd import compute_in, kept_bytes
 
 from .state import set_positions
 
-__all__ = ["OutOfMemoryError", "advise"]
+__all__ = ["advise"]
 
 _USABLE = 0.9  # of what is free: the rest goes to gaps between arrays
 
 
-class OutOfMemoryError(MemoryError):
-    """A training step needs more memory than there is; the message says which settings would fit."""
-
-
-def advise(trainer, before: dict) -> OutOfMemoryError:
+def advise(trainer, before: dict) -> backend.OutOfMemoryError:
     """What to raise for a step that began at the positions `before`; the trainer is put back there."""
     trainer.work.forget()
     trainer.optimizer.zero_grad()
@@ -31,14 +27,15 @@ def advise(trainer, before: dict) -> OutOfMemoryError:
     what = f"out of memory on {device} in step {trainer.step + 1}, at batch_size {rows} and context {config.context}"
     free = backend.free_memory(device)
     try:
-        row = _bytes_of_row(trainer, before, trainer.work.precision)
+        with backend.guard_memory():
+            row = _bytes_of_row(trainer, before, trainer.work.precision)
     except MemoryError:
         row = None
     if row is None or free is None:
         half = _divisor(total, rows // 2)
         lower = f"--train.batch-size {half} --train.accumulation {total // half}, the same batch for the optimiser"
         alone = "not even a row of it fits: lower train.context or the model's size" if row is None else f"try {lower}"
-        return OutOfMemoryError(f"{what}; {alone if rows > 1 or row is None else 'lower train.context'}")
+        return backend.OutOfMemoryError(f"{what}; {alone if rows > 1 or row is None else 'lower train.context'}")
     usable = _USABLE * free - _still_to_come(trainer)
     advice = _smaller_batch(usable, row, rows, total)
     current = _recomputed(trainer.model)
@@ -49,7 +46,7 @@ def advise(trainer, before: dict) -> OutOfMemoryError:
         advice.append(f"--recompute {choice} ({_with(usable, needed, rows)})")
     if device == "cuda" and trainer.work.precision in ("fp32", "tf32"):
         advice.append(f"--precision bf16 ({_with(usable, _bytes_of_row(trainer, before, 'bf16'), rows)})")
-    return OutOfMemoryError(
+    return backend.OutOfMemoryError(
         f"{what}: a row takes about {_size(row)}, and {_size(usable)} are left beside weights, gradients and the "
         f"optimiser's state. Choose: {'; or '.join(advice) if advice else 'a smaller model or context'}"
     )

@@ -143,8 +143,9 @@ class Trainer:
         self.schedule.apply(self.optimizer, self.step)
         batches = self.next_batches()
         try:
-            done = self.work(batches)
-        except MemoryError:  # CuPy's is one, too
+            with backend.guard_memory():
+                done = self.work(batches)
+        except MemoryError:
             done = None
         if done is None:  # outside of the handler, where nothing holds the step's arrays any more
             raise advise(self, before)
