@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import minilm
 from minilm import Tensor, ops
 from minilm.autograd import Array, GradientError, gradcheck, gradgradcheck, op
-
-
-def leaf(value) -> Tensor:
-    return minilm.tensor(value, dtype="float64", requires_grad=True)
 
 
 def _with_rule(rule):

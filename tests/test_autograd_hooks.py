@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import minilm
-from minilm import Tensor, ops
+from minilm import ops
 from minilm.autograd import Array, detect_anomaly, op, trace
-
-
-def leaf(value) -> Tensor:
-    return minilm.tensor(value, dtype="float64", requires_grad=True)
 
 
 def test_a_hook_sees_the_whole_gradient_once():

@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import minilm
 from minilm import Tensor, ops
 from minilm.autograd import Array, Placed, gradcheck, gradgradcheck, op
-
-
-def leaf(value) -> Tensor:
-    return minilm.tensor(value, dtype="float64", requires_grad=True)
 
 
 @op
