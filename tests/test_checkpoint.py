@@ -12,7 +12,6 @@ import pytest
 from minilm.checkpoint import (
     CheckpointError,
     CheckpointStore,
-    atomic_write,
     load_weights,
     read_checkpoint,
     save_weights,
@@ -48,19 +47,6 @@ def test_weights_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
     with pytest.raises(ValueError, match=r"torn\.safetensors"):
         load_weights(tmp_path / "torn.safetensors")
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = atomic_write(tmp_path / "a.txt", "first")
-
-    def fail(*_):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="full"):
-        atomic_write(path, "second")
-    assert path.read_text() == "first"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_holds_what_was_saved(tmp_path):

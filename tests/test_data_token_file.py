@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.data import DataError, TokenFile, TokenFileWriter
-from minilm.data.files import atomic_file
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -149,20 +148,6 @@ def test_an_interrupted_write_leaves_the_file_that_was_there(tmp_path):
     write(path, [9])
     assert TokenFile(path).tokens.tolist() == [9]
     assert mapped.tokens.tolist() == [1, 2, 3]  # who has the old file mapped keeps it
-
-
-def test_atomic_file_replaces_whole(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    with atomic_file(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-    with pytest.raises(RuntimeError), atomic_file(path) as file:  # noqa: PT012
-        file.write(b"half")
-        raise RuntimeError
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @settings(deadline=None, max_examples=30)

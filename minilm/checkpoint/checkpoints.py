@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .files import atomic_write, sync_folder
+from minilm.files import atomic_write, sync_folder
+
 from .weights import load_weights, save_weights
 
 __all__ = ["Checkpoint", "CheckpointError", "CheckpointStore", "read_checkpoint", "verify_checkpoint"]

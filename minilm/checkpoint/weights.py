@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minilm import backend
-
-from .files import naming, sync_file, sync_folder
+from minilm.files import naming, replacing
 
 __all__ = ["load_weights", "map_weights", "save_weights"]
 
@@ -39,8 +38,6 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
     'float16'
     """
 
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     ordered = {}
     for name, array in arrays.items():
         array = backend.to_numpy(array)
@@ -48,17 +45,11 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
             raise TypeError(f"{name!r} is {array.dtype}, which a safetensors file does not hold; convert it first")
         # The library writes an array's memory as it lies, so it must lie in order (a scalar stays one: reshape).
         ordered[name] = np.ascontiguousarray(array).reshape(array.shape)
-    with naming(path):
-        try:
-            aside.touch()
-            mode = aside.stat().st_mode  # an ordinary file's; the library makes one that only its owner may read
-            _save_file(ordered, aside, {"format": "pt", **(metadata or {})})
-            os.chmod(aside, mode)
-            sync_file(aside)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with naming(path), replacing(path) as aside:
+        aside.touch()
+        mode = aside.stat().st_mode  # an ordinary file's; the library makes one that only its owner may read
+        _save_file(ordered, aside, {"format": "pt", **(metadata or {})})
+        os.chmod(aside, mode)
 
 
 def _save_file(arrays: dict, path: Path, metadata: dict[str, str]) -> None:

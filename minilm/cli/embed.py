@@ -81,7 +81,7 @@ def _lines(file: str) -> list[str]:
 def _write(output: str | None, texts: list[str], vectors) -> None:
     import numpy as np
 
-    from minilm.checkpoint.files import atomic_write
+    from minilm.files import atomic_write
 
     if output is not None and output.endswith(".npy"):
         buffer = io.BytesIO()

@@ -9,7 +9,7 @@ loader.py       batches: training's shuffled ones, evaluation's that cover every
 """
 
 from minilm.data.corpus import Corpus, Document, stdlib_corpus
-from minilm.data.files import DataError
+from minilm.data.errors import DataError
 from minilm.data.loader import BatchLoader, evaluation_batches
 from minilm.data.prefetch import Prefetcher
 from minilm.data.prepared import PreparedData, prepare

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from minilm.data.files import DataError
+from minilm.data.errors import DataError
 
 __all__ = ["CHUNK_CHARACTERS", "Corpus", "Document", "stdlib_corpus"]
 

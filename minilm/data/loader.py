@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minilm.data.files import DataError
+from minilm.data.errors import DataError
 from minilm.data.shuffle import mix, permute
 from minilm.data.token_file import TokenFile
 

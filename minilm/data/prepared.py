@@ -11,9 +11,10 @@ from itertools import chain
 from pathlib import Path
 
 from minilm.data.corpus import Corpus
-from minilm.data.files import DataError, atomic_file
+from minilm.data.errors import DataError
 from minilm.data.split import Part, split
 from minilm.data.token_file import TokenFile, TokenFileWriter
+from minilm.files import atomic_write
 
 __all__ = ["PreparedData", "prepare"]
 
@@ -143,8 +144,7 @@ def prepare(
         "vocab_size": tokenizer.vocab_size,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    with atomic_file(folder / _MANIFEST) as file:
-        file.write(json.dumps(info, indent=2).encode("utf-8"))
+    atomic_write(folder / _MANIFEST, json.dumps(info, indent=2))
     return PreparedData.open(folder, verify=False)
 
 

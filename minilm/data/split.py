@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from minilm.data.corpus import Document
-from minilm.data.files import DataError
+from minilm.data.errors import DataError
 
 __all__ = ["Part", "split"]
 

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minilm.data.files import DataError, atomic_file
+from minilm.data.errors import DataError
+from minilm.files import replacing
 
 __all__ = ["TokenFile", "TokenFileWriter"]
 
@@ -133,7 +134,8 @@ class TokenFileWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> TokenFileWriter:
-        self._file = self._stack.enter_context(atomic_file(self.path))
+        aside = self._stack.enter_context(replacing(self.path))
+        self._file = self._stack.enter_context(open(aside, "wb"))
         self._file.write(bytes(_HEADER_BYTES))
         return self
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from minilm import nn
 from minilm.autograd import Tensor
-from minilm.checkpoint.files import atomic_write
 from minilm.checkpoint.weights import map_weights, save_weights
+from minilm.files import atomic_write
 
 from .field_types import check_fields
 

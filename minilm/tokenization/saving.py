@@ -6,7 +6,9 @@ import json
 import os
 from pathlib import Path
 
-__all__ = ["save_folder", "write_whole"]
+from minilm.files import atomic_write
+
+__all__ = ["save_folder"]
 
 
 def save_folder(tokenizer, folder: str | os.PathLike) -> None:
@@ -37,14 +39,4 @@ def save_folder(tokenizer, folder: str | os.PathLike) -> None:
         values["separate_vocabs"] = tokenizer.library.reader is not tokenizer.library
     else:
         tokenizer.save(folder)
-    write_whole(folder / "tokenizer_config.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` beside `path` and renames it to that, so that no half file is ever there."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomic_write(folder / "tokenizer_config.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")

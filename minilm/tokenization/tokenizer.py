@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from minilm.files import atomic_write
 from minilm.tokenization.batch import BatchEncoding, encode_texts
 from minilm.tokenization.chat import choose_template, render_chat
 from minilm.tokenization.end_of_text import END_OF_TEXT, find_eos
 from minilm.tokenization.gguf_metadata import gguf_library
 from minilm.tokenization.models import bpe_model, byte_model, char_model
 from minilm.tokenization.pretrained import load_folder, load_json
-from minilm.tokenization.saving import save_folder, write_whole
+from minilm.tokenization.saving import save_folder
 from minilm.tokenization.settings import TokenizerSettings
 from minilm.tokenization.special_tokens import NamedSpecialTokens
 from minilm.tokenization.specification import check_characters, clean_up, digest, known_characters, token_bytes
@@ -140,7 +141,7 @@ class Tokenizer(NamedSpecialTokens):
             raise ValueError("a Marian tokenizer is no tokenizer.json: save its files with save_pretrained(folder)")
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
-        write_whole(path, self.library.to_str(pretty=True))
+        atomic_write(path, self.library.to_str(pretty=True))
         return path
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

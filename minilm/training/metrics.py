@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilm.checkpoint import atomic_write
+from minilm.files import atomic_write
 
 __all__ = ["MetricsFile", "draw_loss"]
 

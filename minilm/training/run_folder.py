@@ -9,7 +9,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from minilm.checkpoint import CheckpointStore, atomic_write
+from minilm.checkpoint import CheckpointStore
+from minilm.files import atomic_write
 
 from .config import Config, ConfigError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_write", "naming", "sync_file", "sync_folder"]
+__all__ = ["atomic_write", "naming", "replacing", "sync_folder"]
 
 
 @contextmanager
@@ -21,6 +21,24 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives the name of a file to write, which takes the place of `path` when the block ends, on disk and whole.
+
+    If the block raises, `path` is left as it was and nothing else is left behind.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
     """Writes `content` (text as UTF-8) beside `path`, puts it on disk, and renames it to `path`; returns the path.
 
@@ -29,25 +47,9 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
     ...     atomic_write(Path(folder, "a.txt"), "whole").read_text()
     'whole'
     """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            with open(aside, "wb") as file:
-                file.write(content.encode("utf-8") if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return path
-
-
-def sync_file(path: str | os.PathLike) -> None:
-    """Puts a file that was already written on disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    with naming(path), replacing(path) as aside:
+        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return Path(path)
 
 
 def sync_folder(path: str | os.PathLike) -> None:
