@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .threads import available_cores
+from .cores import available_cores
 
 __all__ = ["compile_ahead"]
 

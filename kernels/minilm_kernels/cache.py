@@ -66,7 +66,7 @@ def sources(path: str | Path) -> list[Path]:
 
     >>> import minilm_kernels.chunks
     >>> [file.name for file in sources(minilm_kernels.chunks.__file__)]
-    ['cache.py', 'chunks.py', 'jit.py', 'pool.py', 'threads.py']
+    ['cache.py', 'chunks.py', 'cores.py', 'jit.py', 'pool.py']
     """
     found, waiting = set(), [Path(path)]
     while waiting:

@@ -23,7 +23,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from .threads import available_cores, requested
+from .cores import available_cores, requested
 
 __all__ = ["SIZE", "get_limit", "install", "is_forked", "set_limit", "shares_with_blas"]
 

@@ -1,17 +1,16 @@
 """How many threads compute: one number for NumPy's matrix products and for the kernels, which share one pool.
 
-It is, at first, `OMP_NUM_THREADS` if that is set, and else the number of cores that this process may use: of its
-affinity (`taskset`) and its control group's quota (a container's `--cpus`) the smaller.
+It is, at first, `OMP_NUM_THREADS` if that is set, and else the number of cores that this process may use.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 import os
-from pathlib import Path
 
-__all__ = ["available_cores", "get_num_threads", "requested", "set_num_threads"]
+from .cores import available_cores, requested
+
+__all__ = ["get_num_threads", "set_num_threads"]
 
 
 def get_num_threads() -> int:
@@ -57,24 +56,6 @@ def set_num_threads(n: int) -> None:
     set_limit(count)
 
 
-def requested() -> int | None:
-    """`OMP_NUM_THREADS`, None if it is not set; ValueError if it is not a number, 1 or more."""
-    text = os.environ.get("OMP_NUM_THREADS", "").strip()
-    if not text:
-        return None
-    first = text.split(",")[0].strip()  # the others are for nested regions
-    if not first.isdecimal() or int(first) < 1:
-        raise ValueError(f"OMP_NUM_THREADS is {text!r}; expected a number of threads, 1 or more")
-    return int(first)
-
-
-def available_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many cores this process may use: no more than its affinity has, nor than its control group pays for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(groups)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
 def _make_room() -> None:
     """Has Numba make as many threads as OpenMP is to have; it looks, when it is imported, at a variable of its own."""
     try:
@@ -83,21 +64,6 @@ def _make_room() -> None:
         return  # said when the pool is made
     if count > available_cores():
         os.environ.setdefault("NUMBA_NUM_THREADS", str(count))
-
-
-def _quota(groups: Path) -> float | None:
-    """The control group's processor time a second of wall time, by version 2 or version 1 of the interface."""
-    try:
-        quota, period = (groups / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        except OSError:
-            return None
-    try:
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max": no limit
-        return None
 
 
 _make_room()

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    from minilm_kernels.threads import available_cores
+    from minilm_kernels.cores import available_cores
 
     from minilm import __version__, backend
     from minilm.training import matrix_rate

@@ -85,7 +85,7 @@ def _without_threads(arguments: list[str]) -> tuple[list[str], int | None]:
 
 def _set_threads(count: int | None) -> None:
     from minilm_kernels import set_num_threads
-    from minilm_kernels.threads import requested
+    from minilm_kernels.cores import requested
 
     if count is not None:
         set_num_threads(count)

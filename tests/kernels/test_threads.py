@@ -11,9 +11,10 @@ import threading
 import minilm_kernels
 import numpy as np
 import pytest
-from minilm_kernels import get_num_threads, registry, set_num_threads, threads
+from minilm_kernels import get_num_threads, registry, set_num_threads
 from minilm_kernels.bench.problem import Problem
 from minilm_kernels.bench.workload import arrays_in, workloads
+from minilm_kernels.cores import available_cores
 
 numba = pytest.importorskip("numba")
 
@@ -123,23 +124,23 @@ def test_omp_num_threads_is_honoured():
         result = run(code, OMP_NUM_THREADS=given)
         assert result.stdout.split() == [given[0]], result.stderr
     assert "OMP_NUM_THREADS is 'many'" in run(code, OMP_NUM_THREADS="many").stderr
-    assert run(code).stdout.split() == [str(threads.available_cores())]
+    assert run(code).stdout.split() == [str(available_cores())]
 
 
 def test_cores_of_the_affinity_and_of_the_control_group(tmp_path):
-    plain = threads.available_cores(tmp_path)  # a folder without a control group's files
+    plain = available_cores(tmp_path)  # a folder without a control group's files
     if hasattr(os, "sched_getaffinity"):
         assert plain == len(os.sched_getaffinity(0))
     quota = tmp_path / "cpu.max"
     for text, cores in (("max 100000", plain), ("50000 100000", 1), ("6400000 100000", plain), ("nonsense", plain)):
         quota.write_text(text)
-        assert threads.available_cores(tmp_path) == cores
+        assert available_cores(tmp_path) == cores
     quota.unlink()
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     for text, cores in (("-1\n", plain), ("100000\n", 1)):
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
-        assert threads.available_cores(tmp_path) == cores
+        assert available_cores(tmp_path) == cores
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
