@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -64,15 +63,10 @@ def gpu_memory_in_use() -> int:
 def describe(device: str = "cpu") -> str:
     """The machine, with its GPU where that is the device, and the versions, in a line."""
     import numba
+    from minilm_kernels.bench import machine
 
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}"
-    host = f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()}; {versions}"
+    host = f"{machine.describe()}, {platform.system()}; {versions}"
     if device == "cpu":
         return host
     import cupy

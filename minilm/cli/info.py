@@ -35,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
+    from minilm_kernels.bench.machine import processor
     from minilm_kernels.cores import available_cores
 
     from minilm import __version__, backend
@@ -44,7 +45,7 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for package in _PACKAGES:
         yield package, _version(package)
-    yield "cpu", f"{_processor()}, {available_cores()} of {os.cpu_count()} cores usable"
+    yield "cpu", f"{processor()}, {available_cores()} of {os.cpu_count()} cores usable"
     yield "memory", _memory()
     yield "threads", _threads()
     yield "blas", _blas()
@@ -63,14 +64,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return f"not installed (pip install {package})"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _memory() -> str:

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
-__all__ = ["ceilings", "describe", "versions"]
+__all__ = ["ceilings", "describe", "processor", "versions"]
 
 
 def ceilings(dtype, n: int = 1536, count: int = 2**25) -> dict[str, tuple]:
@@ -29,14 +29,17 @@ def ceilings(dtype, n: int = 1536, count: int = 2**25) -> dict[str, tuple]:
 
 def describe() -> str:
     """The processor and the cores that this process may use."""
-    model = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores"
+
+
+def processor() -> str:
+    """The processor's name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+        return platform.processor() or platform.machine()
 
 
 def versions(packages: list[str]) -> str:
