@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from encoder_decoder_peer import compare
 
 import minilm
 from minilm import models
@@ -82,46 +83,9 @@ def test_logits_states_attentions_loss_gradients_and_files_are_those_of_transfor
 ):
     model = tiny(kind, **changes).to(dtype)
     peer = peer_of(model, transformers, tmp_path / "ours", getattr(torch, dtype), caplog)
-    atol = 2e-5 if dtype == "float32" else 5e-6
     ids, mask, labels, decoder_mask = unequal()
     given = {"input_ids": ids, "attention_mask": mask, "labels": labels, "decoder_attention_mask": decoder_mask}
-    wanted = {"output_hidden_states": True, "output_attentions": True}
-    out = model(**given, **wanted)
-    theirs = peer(**{name: torch.from_numpy(x) for name, x in given.items()}, **wanted)
-    assert out.logits.dtype == out.loss.dtype == dtype
-    real = {"encoder": mask == 1, "decoder": decoder_mask == 1}
-    np.testing.assert_allclose(out.logits.data[real["decoder"]], theirs.logits.detach()[real["decoder"]], atol=atol)
-    np.testing.assert_allclose(
-        out.encoder_last_hidden_state.data[real["encoder"]],
-        theirs.encoder_last_hidden_state.detach()[real["encoder"]],
-        atol=atol,
-    )
-    for name in ("encoder_hidden_states", "decoder_hidden_states"):
-        kept, ours, others = real[name[:7]], getattr(out, name), getattr(theirs, name)
-        assert len(ours) == len(others)
-        for x, y in zip(ours, others):
-            np.testing.assert_allclose(x.data[kept], y.detach().numpy()[kept], atol=atol, err_msg=name)
-    for name in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
-        kept = real["encoder" if name.startswith("enc") else "decoder"]
-        ours, others = getattr(out, name), getattr(theirs, name)
-        assert len(ours) == len(others)
-        for x, y in zip(ours, others):
-            x, y = x.data.swapaxes(1, 2)[kept], y.detach().numpy().swapaxes(1, 2)[kept]
-            np.testing.assert_allclose(x, y, atol=atol, err_msg=name)
-    assert out.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-5)
-
-    out.loss.backward()
-    theirs.loss.backward()
-    peers = dict(peer.named_parameters())
-    for name, parameter in model.named_parameters():
-        gradient = peers[name].grad
-        if gradient is None:  # the shared table of an untied model has no use
-            assert parameter.grad is None
-            assert name == "model.shared.weight"
-            continue
-        gradient = gradient.numpy()
-        scale = max(np.abs(gradient).max(), 1e-3)
-        np.testing.assert_allclose(parameter.grad.data / scale, gradient / scale, atol=1e-4, err_msg=name)
+    compare(model, peer, torch, given, unused=("model.shared.weight",))  # the shared table of an untied model
 
     peer.save_pretrained(tmp_path / "theirs")
     back = models.load(tmp_path / "theirs")

@@ -8,22 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
-    """The same numbers in memory that is "contiguous", "transposed", "strided" or "readonly"."""
-    if array.ndim == 0:
-        return array
-    if layout == "transposed":
-        return np.asfortranarray(array)
-    if layout == "strided":
-        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
-        wide[..., ::2] = array
-        return wide[..., ::2]
-    if layout == "readonly":
-        array = array.copy()
-        array.flags.writeable = False
-    return array
+from minilm_kernels.bench.device import laid_out as _laid_out
 
 
 def _as_tuple(result) -> tuple:
@@ -76,6 +61,7 @@ def _numeric_gradient(function, array: np.ndarray, g: np.ndarray, step: float = 
 
 @pytest.fixture(scope="session")
 def laid_out():
+    """laid_out(array, layout): the same numbers in memory that is "transposed", "strided" or "readonly", say."""
     return _laid_out
 
 
