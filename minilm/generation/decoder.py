@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from minilm import backend
 from minilm.autograd import Tensor
 
 from .captured import CapturedDecoding
-
-if TYPE_CHECKING:
-    from .options import GenerationConfig
-    from .output import Record
-    from .prefix import PrefixCache
+from .options import GenerationConfig
+from .output import Record
+from .prefix import PrefixCache
 
 __all__ = ["Decoder"]
 
