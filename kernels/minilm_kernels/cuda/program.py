@@ -15,7 +15,6 @@ from .cubins import cubin
 __all__ = ["DeviceProperties", "Kernel", "Program", "device_properties", "scalar_name"]
 
 _SCALARS = {"float32": "float", "float64": "double", "float16": "f16", "bfloat16": "bf16"}
-_DEFAULT_SHARED = 48 * 1024  # what a block may take without being asked for
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
@@ -46,10 +45,13 @@ class Program:
     ) -> None:
         self.path = (Path(beside).parent / source).resolve()
         self.defines, self.options, self.specific = dict(defines or {}), tuple(options), specific
+        self._kernels: dict[str, Kernel] = {}
 
     def kernel(self, name: str) -> Kernel:
-        """The kernel declared as `extern "C" __global__ void name(...)`."""
-        return Kernel(self, name)
+        """The kernel declared as `extern "C" __global__ void name(...)`: one object for each name."""
+        if name not in self._kernels:
+            self._kernels[name] = Kernel(self, name)
+        return self._kernels[name]
 
 
 class Kernel:
@@ -110,10 +112,11 @@ class _CuPy:
             module.load(cubin(program.path, target, program.defines, program.options))
             self._modules[key] = module
         function = module.get_function(name)
-        allowed = _DEFAULT_SHARED
+        allowed = 0
 
         def launch(grid, block, args, shared_bytes):
             nonlocal allowed
+            # Unasked a block gets 48 KiB, from which the arrays come off that the kernel itself declares.
             if shared_bytes > allowed:
                 driver.funcSetAttribute(function.ptr, _MAX_DYNAMIC_SHARED, shared_bytes)
                 allowed = shared_bytes
