@@ -70,6 +70,8 @@ SHAPES = [  # B, H, Hk, T, S, D, dtype, settings: more tiles than the emulator h
     (3, 1, 1, 20, 300, 128, F16, {"key_lengths": np.array([0, 17, 300]), "scale": 0.3}),
     (2, 3, 1, 200, 200, 64, BF16, {"causal": True}),
     (1, 2, 2, 64, 333, 64, BF16, {}),
+    (1, 1, 1, 140, 200, 96, BF16, {}),  # a panel and a half of values
+    (1, 1, 1, 140, 200, 80, BF16, {"causal": True}),  # in tiles of 96
     (1, 1, 1, 140, 200, 184, BF16, {}),  # in tiles of 192
     (1, 1, 1, 140, 200, 256, BF16, {"causal": True}),
 ]
