@@ -84,6 +84,7 @@ def test_nan_in_a_key_reaches_the_rows_that_see_it(emulated, rng):
         ((1, 32, 1, 1, 64, 64), {}, "up to 16 queries"),
         ((1, 1, 1, 1, 64, 36), {}, "head size is 36"),
         ((1, 1, 1, 1, 0, 64), {}, "no keys"),
+        ((32768, 2, 2, 1, 1, 8), {}, "at most 65535 key heads of all batch rows, and there are 65536"),
         ((1, 1, 1, 1, 64, 64), {"dropout_p": 0.1}, "it has no dropout_p"),
         ((1, 1, 1, 1, 64, 64), {"alibi_slopes": np.ones(1, np.float32)}, "it has no alibi_slopes"),
         ((1, 1, 1, 1, 64, 64), {"bias": np.zeros((1, 1, 1, 64), np.float32)}, "it has no bias"),

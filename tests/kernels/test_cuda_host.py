@@ -168,6 +168,12 @@ def test_a_kernel_that_is_not_there(emulated, program, cuda_host):
         program().kernel("nowhere")(1, 32, ())
 
 
+@pytest.mark.parametrize("grid", [(1, 65536), (1, 1, 65536)])
+def test_a_grid_is_as_large_as_a_card_takes_it(emulated, program, cuda_host, grid):
+    with emulated(), pytest.raises(cuda_host.KernelError, match="y and z go to 65535"):
+        program().kernel("lanes")(grid, 32, (np.zeros(192, np.int32),))
+
+
 def test_a_grid_without_blocks_is_not_launched(emulated, program):
     with emulated() as emulator:
         program().kernel("lanes")((0, 4), 32, ())

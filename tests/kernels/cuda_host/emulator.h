@@ -37,6 +37,7 @@ struct dim3 : uint3 {
 namespace emulator {
 
 constexpr int WARP_SIZE = 32, MAX_THREADS = 1024, BARRIERS = 16, GATHERED = 128, MASKS = 4;
+constexpr unsigned MAX_GRID = 65535;
 constexpr size_t STACK = 256 * 1024, MAX_SHARED = 232448;
 
 struct Thread {
@@ -252,6 +253,11 @@ inline bool run(const unsigned* grid_size, const unsigned* block_size, size_t sh
     thread_count = block.x * block.y * block.z;
     if (thread_count == 0 || thread_count > MAX_THREADS || shared_bytes > MAX_SHARED) {
         snprintf(message, sizeof message, "a block of %u threads with %zu shared bytes", thread_count, shared_bytes);
+        return false;
+    }
+    if (grid.y > MAX_GRID || grid.z > MAX_GRID) {
+        snprintf(message, sizeof message, "a grid of %u x %u x %u blocks; y and z go to %u", grid.x, grid.y, grid.z,
+                 MAX_GRID);
         return false;
     }
     size_t page = size_t(sysconf(_SC_PAGESIZE)), room = (MAX_SHARED + page - 1) / page * page;

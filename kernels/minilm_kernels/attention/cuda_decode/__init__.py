@@ -17,11 +17,12 @@ __all__ = ["attention"]
 MOST_ROWS = 16  # queries of a key head: beyond, the tensor cores are worth their tiles
 _ROWS = 4  # of them at a time: more would leave registers for too few blocks
 _LEAST_KEYS = 128  # of a split
+_MOST_HEADS = 65535  # what a grid has in its second dimension
 _WARP, _WARPS = 32, 4
 
 
 def _limits(q, k, v, *, causal, window, scale, soft_cap, **settings) -> str | None:
-    (_, H, T, D), Hk = q.shape, k.shape[1]
+    (B, H, T, D), Hk = q.shape, k.shape[1]
     settings["dropout_p"] = settings.get("dropout_p") or None
     given = [name for name, value in settings.items() if value is not None and name not in ("key_lengths", "seed")]
     if given:
@@ -30,6 +31,8 @@ def _limits(q, k, v, *, causal, window, scale, soft_cap, **settings) -> str | No
         return f"it is for up to {MOST_ROWS} queries a key head, and there are {H // Hk * T}"
     if D % 8 or D > 256:
         return f"the head size is {D}; it takes multiples of 8 up to 256"
+    if B * Hk > _MOST_HEADS:
+        return f"a launch has at most {_MOST_HEADS} key heads of all batch rows, and there are {B * Hk}"
     if k.shape[2] == 0:
         return "there are no keys"
     return None
