@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from minilm_kernels.cuda import Program, budgets, nvrtc, scalar_name
-from minilm_kernels.cuda.tensor_map import can_map, tensor_map
+from minilm_kernels.cuda.tensor_map import tensor_map
 
 # One warpgroup multiplies a 64 x 128 by b, which is COLUMNS x 128 (transposed: 128 x COLUMNS), and copies the result's
 # first 64 columns out. What it does wrong, if asked to, is one line each.
@@ -205,30 +205,6 @@ def test_what_is_undefined_is_an_error(product, cuda_host, wrong, message):
 def test_what_is_not_waited_for_is_not_there(product, wrong):
     _, _, d, _ = product(wrong=wrong)
     assert np.isnan(d).all()
-
-
-def test_what_the_copy_engine_can_read():
-    x = np.zeros((2, 3, 8, 64), np.float16)
-    assert can_map(x)
-    assert can_map(x.swapaxes(1, 2))
-    assert can_map(x[:, :1])
-    assert not can_map(x[..., ::2])
-    assert not can_map(x[..., 1:])
-    assert not can_map(x[:, :, ::-1])
-    assert not can_map(np.broadcast_to(x[:, :1], x.shape))
-    assert not can_map(np.zeros((2, 3, 8, 60), np.float16))
-    with pytest.raises(ValueError, match="make it contiguous"):
-        tensor_map(x[..., ::2], 64)
-
-
-def test_strides_of_axes_of_length_one_are_beyond_what_lies_before_them(monkeypatch):
-    found = []
-    monkeypatch.setattr("minilm_kernels.cuda.tensor_map._encode", lambda *args: found.append(args[2:4]) or bytes(128))
-    for shape in ((1, 1, 1, 64), (1, 3, 8, 64), (2, 1, 8, 40), (2, 3, 1, 64)):
-        tensor_map(np.zeros(shape, np.float16), 64)
-        sizes, strides = found[-1]
-        assert sizes == shape[::-1]
-        assert strides == (2 * shape[3], 2 * shape[2] * shape[3], 2 * shape[1] * shape[2] * shape[3])
 
 
 def test_products_that_the_compiler_makes_wait_are_found(path):

@@ -8,8 +8,9 @@
 #include "common.cuh"
 
 // A CUtensorMap: where a tensor lies and which box of it a copy takes, written by the driver, read by the copy engine.
-// A kernel takes it as `const __grid_constant__ TensorMap`, so that it has an address that the engine can read.
-struct alignas(64) TensorMap {
+// A kernel takes it as `const __grid_constant__ TensorMap`, so that it has an address that the engine can read. CUDA 12's
+// header aligns it to 64 bytes, CUDA 13's to 128.
+struct alignas(128) TensorMap {
     u64 opaque[16];
 };
 

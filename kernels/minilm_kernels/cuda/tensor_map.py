@@ -12,7 +12,7 @@ __all__ = ["can_map", "tensor_map"]
 
 ALIGNMENT = 16  # bytes, of a tensor's address and of every stride but the last
 PANEL = 64  # columns of 16 bits to a box: the 128 bytes in which shared memory is swizzled
-_BYTES = 128
+_BYTES = 128  # of a map
 _TYPES = {"float16": 6, "bfloat16": 9}  # CU_TENSOR_MAP_DATA_TYPE_...
 _NO_INTERLEAVE, _SWIZZLE_128B, _L2_PROMOTION_256B, _FILL_WITH_ZEROS = 0, 3, 3, 0
 
@@ -52,8 +52,8 @@ def tensor_map(array, rows: int) -> np.void:
 def _driver_encode(address: int, dtype: str, sizes: Sequence[int], strides: Sequence[int], box: Sequence[int]) -> bytes:
     """cuTensorMapEncodeTiled; all from the innermost axis on, which has no stride."""
     rank = len(sizes)
-    memory = ctypes.create_string_buffer(_BYTES + 64)
-    place = -(-ctypes.addressof(memory) // 64) * 64  # the driver asks for that alignment
+    memory = ctypes.create_string_buffer(2 * _BYTES)
+    place = -(-ctypes.addressof(memory) // _BYTES) * _BYTES  # drivers ask for an alignment of 64 or of 128 bytes
     status = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
         ctypes.c_void_p(place),
         ctypes.c_int(_TYPES[dtype]),
