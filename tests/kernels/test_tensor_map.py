@@ -35,6 +35,12 @@ def test_strides_of_axes_of_length_one_are_beyond_what_lies_before_them(monkeypa
         assert strides == (2 * shape[3], 2 * shape[2] * shape[3], 2 * shape[1] * shape[2] * shape[3])
 
 
+@pytest.mark.parametrize("rows", [0, 257])
+def test_what_the_driver_refuses_the_emulator_does(emulated, cuda_host, rows):
+    with emulated(capability=90), pytest.raises(cuda_host.KernelError, match="no tensor map"):
+        tensor_map(np.zeros((1, 1, 300, 64), np.float16), rows)
+
+
 class Driver:
     """cuTensorMapEncodeTiled with the parameters of cuda.h, which keeps them and writes a map."""
 

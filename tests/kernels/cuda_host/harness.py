@@ -216,8 +216,16 @@ class _Guarded:
 
 
 def _host_tensor_map(address: int, dtype: str, sizes, strides, box) -> bytes:
-    """HostMap in sm90_host.h, in the 128 bytes that the driver's tensor map takes."""
+    """HostMap in sm90_host.h, in the 128 bytes that the driver's tensor map takes; its errors are ours."""
     two = np.dtype(np.float16).itemsize
+    if not (
+        address % 16 == 0
+        and all(0 < size <= 2**32 for size in sizes)
+        and all(0 < stride < 2**40 and stride % 16 == 0 for stride in strides)
+        and all(0 < size <= 256 for size in box)
+        and two * box[0] <= 128  # what is swizzled
+    ):
+        raise KernelError(f"no tensor map is made of {dtype}, sizes {sizes}, strides {strides} and boxes {box}")
     fields = struct.pack("IIQ4I4I4Q", 0x90A90A, two, address, *sizes, *box, two, *strides)
     return fields.ljust(128, b"\0")
 
