@@ -27,6 +27,7 @@ from .cross_entropy_with_gradient import cross_entropy_with_gradient
 from .decoder_step import decoder_step
 from .dequantize import dequantize
 from .dropout import dropout
+from .elementwise import elementwise, elementwise_backward
 from .embedding import embedding_backward
 from .gelu import gelu, gelu_backward
 from .global_norm import global_norm
@@ -61,6 +62,8 @@ __all__ = [
     "decoder_step",
     "dequantize",
     "dropout",
+    "elementwise",
+    "elementwise_backward",
     "embedding_backward",
     "gelu",
     "gelu_backward",

@@ -14,7 +14,9 @@ __all__ = ["OPERATIONS", "STATISTICS", "is_half", "through_float32"]
 # What mixed precision runs in a low precision. (Not the operations that change their arguments in place.)
 OPERATIONS = {
     f"{name}{suffix}"
-    for name in ("attention", "cross_entropy", "dropout", "gelu", "linear_cross_entropy", "rotary", "swiglu")
+    for name in (
+        *("attention", "cross_entropy", "dropout", "elementwise", "gelu", "linear_cross_entropy", "rotary", "swiglu"),
+    )
     for suffix in ("", "_backward")
 }
 # Results that stay float32: losses, and what the backward pass takes exponentials of.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import minilm_kernels as kernels
-from minilm_kernels import portable
 
-from minilm.autograd import Array, op
+from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
 
-from .elementwise import erf, tanh
+from .elementwise import by_kernel, erf, tanh
 from .linalg import sum_of_rows
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "softplus", "swiglu"]
@@ -17,25 +16,23 @@ __all__ = ["gelu", "relu", "sigmoid", "silu", "softplus", "swiglu"]
 @op
 def sigmoid(x: Array):
     """1 / (1 + exp(-x))"""
-    xp = array_module(x)
-    small = xp.exp(-xp.abs(x))  # of the negative side, so that nothing overflows and no digit is lost at either end
-    return portable.where(x >= 0, 1, small) / (1 + small)
+    return by_kernel("sigmoid", x)
 
 
 @sigmoid.gradient
 def _(g, y):
-    return g * y * (1 - y)
+    return g * y * (1 - y) if isinstance(g, Tensor) else kernels.elementwise_backward(g, y, function="sigmoid")
 
 
 @op
 def relu(x: Array):
     """max(x, 0), with slope 0 at 0."""
-    return array_module(x).maximum(x, 0)
+    return by_kernel("relu", x) if x.dtype.kind in "fV" else array_module(x).maximum(x, 0)
 
 
 @relu.gradient
 def _(g, y):
-    return g * (y > 0)
+    return g * (y > 0) if isinstance(g, Tensor) else kernels.elementwise_backward(g, y, function="relu")
 
 
 @op
@@ -46,13 +43,15 @@ def silu(x: Array):
     >>> silu(np.array([0.0, 1.0])).round(4).tolist()
     [0.0, 0.7311]
     """
-    return x * sigmoid(x)
+    return by_kernel("silu", x)
 
 
 @silu.gradient
 def _(g, x):
-    s = sigmoid(x)
-    return g * s * (1 + x * (1 - s))
+    if isinstance(g, Tensor):
+        s = sigmoid(x)
+        return g * s * (1 + x * (1 - s))
+    return kernels.elementwise_backward(g, x, function="silu")
 
 
 @op(precision="float32")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import minilm_kernels as kernels
 import numpy as np
 from minilm_kernels import portable
 
-from minilm.autograd import Array, op
+from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module, as_array
 
 __all__ = [
@@ -25,6 +26,11 @@ def _settled(y, a, b):
         return y
     floats = [x.dtype for x in (a, b) if hasattr(x, "dtype") and x.dtype.kind not in "iub"]
     return y.astype(floats[0], copy=False) if len(floats) == 1 else y
+
+
+def by_kernel(function: str, x):
+    """The function of that name (`minilm_kernels.elementwise`) of an array; of integers in NumPy's float64."""
+    return kernels.elementwise(x if x.dtype.kind in "fV" else x.astype("float64"), function=function)
 
 
 @op
@@ -170,7 +176,7 @@ def _(g, y):
 @op(precision="float32")
 def exp(x: Array):
     """e ** x"""
-    return array_module(x).exp(x)
+    return by_kernel("exp", x)
 
 
 @exp.gradient
@@ -225,12 +231,12 @@ def _(g, x):
 @op
 def tanh(x: Array):
     """The hyperbolic tangent."""
-    return array_module(x).tanh(x)
+    return by_kernel("tanh", x)
 
 
 @tanh.gradient
 def _(g, y):
-    return g * (1 - y * y)
+    return g * (1 - y * y) if isinstance(g, Tensor) else kernels.elementwise_backward(g, y, function="tanh")
 
 
 @op
