@@ -4,11 +4,12 @@ import json
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from minilm import backend, ops
+from minilm import backend, nn, ops
 from minilm.checkpoint import CheckpointError
 from minilm.data import BatchLoader
 from minilm.models import GPT2, GPT2Config
@@ -180,7 +181,67 @@ def test_going_on_from_an_earlier_checkpoint(tmp_path):
     assert again.resume(tmp_path / "checkpoints" / "step-8").name == "step-8"
     again.fit()
     assert losses(again) == losses(whole)
-    assert make(tmp_path / "new").resume() is None if (tmp_path / "new").mkdir() is None else False
+    new = make(tmp_path / "new")
+    assert new.resume() is None
+    new.fit()
+    assert losses(new) == losses(whole)
+
+
+def test_another_run_in_the_folder_is_not_mixed_up_with(tmp_path):
+    make(tmp_path).fit()
+    before = sorted((tmp_path / "checkpoints").iterdir()), (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileExistsError, match="resume"):
+        make(tmp_path, steps=3).fit()
+    assert before == (sorted((tmp_path / "checkpoints").iterdir()), (tmp_path / "metrics.jsonl").read_bytes())
+
+
+def test_what_is_no_argument_of_a_trainer_is_said_before_the_first_step():
+    model = GPT2(GPT2Config(16, 8, 8, 1, 2))
+    optimizer, schedule = SGD(model.parameters(), lr=0.1), make_schedule("constant")
+    batches = BatchLoader(TOKENS, 4, 8)
+    for arguments, message in (
+        ((optimizer, None, batches), "schedule is None"),
+        ((optimizer, schedule, [batches.next_batch()]), "batches is a list, without next_batch, state, set_state"),
+        ((model, schedule, batches), "optimizer is a GPT2"),
+        ((optimizer, schedule, batches, {"steps": 2}), "config is a dict"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            Trainer(model, *arguments)
+    with pytest.raises(TypeError, match="derives from Callback"):
+        Trainer(model, optimizer, schedule, batches, callbacks=[print])
+    trainer = Trainer(model, optimizer, schedule, batches)
+    for call in (trainer.save, trainer.resume):
+        with pytest.raises(ValueError, match="folder=PATH"):
+            call()
+    with pytest.raises(ValueError, match="val_tokens="):
+        trainer.evaluate()
+
+
+def test_a_model_that_gives_no_loss_is_told_what_to_give(tmp_path):
+    class Logits(nn.Module):
+        def __init__(self):
+            self.config = {"plain": True}  # anything: only a Config goes into a checkpoint
+            self.table = nn.Embedding(16, 16)
+
+        def forward(self, ids, targets=None):
+            return self.table(ids)
+
+    class Loss(Logits):
+        def forward(self, ids, targets=None):
+            return SimpleNamespace(loss=ops.cross_entropy(self.table(ids), targets))
+
+    def trainer(model, **settings):
+        config = TrainConfig(steps=2, context=8)
+        optimizer = SGD(model.parameters(), lr=0.1)
+        return Trainer(model, optimizer, make_schedule("constant"), BatchLoader(TOKENS, 4, 8), config, **settings)
+
+    with pytest.raises(TypeError, match=r"Logits\(inputs, targets=targets\) gave a Tensor.*as \.loss"):
+        trainer(Logits()).fit()
+    assert trainer(Loss(), val_tokens=VAL, folder=tmp_path).fit() == "finished"
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / "step-2").glob("*.json")) == [
+        "manifest.json",
+        "state.json",
+    ]
 
 
 def test_a_checkpoint_of_another_setting_is_refused(tmp_path):

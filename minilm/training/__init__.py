@@ -1,7 +1,7 @@
 """The training loop and what is around it.
 
 trainer.py      the loop: steps, evaluation, checkpoints, exact resume
-state.py        what a checkpoint holds
+state.py        what a checkpoint holds; arguments.py: what a trainer is given, looked at
 config.py       what a run is told, as typed dataclasses; presets.py: settings known to work
 run.py          from a configuration to a trainer, in a run folder; run_folder.py: what lies in that folder
 metrics.py      metrics.jsonl and loss.png

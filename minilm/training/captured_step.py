@@ -12,6 +12,7 @@ from minilm import backend
 from minilm.autograd import PRECISIONS, autocast
 from minilm.optim import CapturedUpdate
 
+from .arguments import mean_loss
 from .step import Outcome, TrainingStep
 
 __all__ = ["CapturedStep"]
@@ -96,7 +97,7 @@ class CapturedStep(TrainingStep):
         with self._seeds.given(seeds), backend.unchecked_ranges(), np.errstate(**expected):
             for ids, following in zip(inputs, targets):
                 with autocast(PRECISIONS[self.precision]):
-                    loss = self.model(ids, targets=following).loss
+                    loss = mean_loss(self.model, ids, following)
                 loss.backward(seed)
                 total = total + loss.data
         total, factor = total / count, count * scale

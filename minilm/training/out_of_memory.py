@@ -8,6 +8,7 @@ import math
 from minilm import backend, nn
 from minilm.autograd import compute_in, kept_bytes
 
+from .arguments import mean_loss
 from .state import set_positions
 
 __all__ = ["advise"]
@@ -77,7 +78,7 @@ def _bytes_of_row(trainer, before: dict, precision: str) -> int:
     kept = []
     for rows in (1, 2):
         with compute_in(precision):
-            loss = trainer.model(inputs[:rows], targets=targets[:rows]).loss
+            loss = mean_loss(trainer.model, inputs[:rows], targets[:rows])
         kept.append(kept_bytes(loss))
         del loss
     set_positions(trainer, before)

@@ -27,8 +27,8 @@ def collect(trainer) -> dict:
         ema = trainer.ema.state_dict()
         tensors["ema"], state["ema"] = ema["arrays"], ema["settings"]
     # With its config beside the weights, a checkpoint is a model's folder.
-    config = getattr(trainer.model, "config", None)
-    files = {} if config is None else {"config.json": json.dumps(config.to_dict(), indent=2)}
+    to_dict = getattr(getattr(trainer.model, "config", None), "to_dict", None)
+    files = {} if to_dict is None else {"config.json": json.dumps(to_dict(), indent=2)}
     best = () if trainer.best_step is None else (trainer.best_step,)
     return {"tensors": tensors, "state": state, "files": files, "refers_to": best}
 

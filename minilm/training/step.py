@@ -13,6 +13,8 @@ from minilm.autograd import autocast
 from minilm.autograd.precision import PRECISIONS, check_precision
 from minilm.optim import GradScaler, clip_coefficient, grad_norm
 
+from .arguments import mean_loss
+
 __all__ = ["Outcome", "TrainingStep"]
 
 
@@ -62,7 +64,7 @@ class TrainingStep:
             for inputs, targets in batches:
                 inputs, targets = (backend.to_device(ids, self.model.device) for ids in (inputs, targets))
                 with autocast(PRECISIONS[self.precision]):
-                    loss = self.model(inputs, targets=targets).loss
+                    loss = mean_loss(self.model, inputs, targets)
                 loss.backward(self.scaler.scale if self.scaler else None)
                 losses.append(loss.data)
         loss = sum(float(loss) for loss in losses) / len(batches)  # asked for last: on a GPU the host waits here

@@ -16,6 +16,7 @@ from minilm.checkpoint import CheckpointError, CheckpointStore, read_checkpoint
 from minilm.data import evaluation_batches
 from minilm.optim import EMA
 
+from .arguments import check_arguments, check_folder, mean_loss
 from .callbacks import Callback
 from .captured_step import CapturedStep
 from .config import TrainConfig
@@ -37,10 +38,10 @@ class Trainer:
 
     `precision` is what passes through the model compute in, a name of `minilm.autograd.PRECISIONS`.
     `model(inputs, targets=targets).loss` is the mean loss of a batch, `batches` a `BatchLoader` (anything with
-    next_batch, state and set_state), `val_tokens` a TokenFile or an integer array to evaluate on. With a `folder`,
-    metrics.jsonl and checkpoints/ are written there. `streams` are the random streams that training draws from, besides
-    the order of the data: the default stream, from which dropout draws, if not given. `history` holds the rows of
-    metrics.jsonl.
+    next_batch, state and set_state), `val_tokens` a TokenFile or an integer array to evaluate on, in rows of the
+    config's `context` tokens. With a `folder`, which is made, metrics.jsonl and checkpoints/ are written there.
+    `streams` are the random streams that training draws from, besides the order of the data: the default stream, from
+    which dropout draws, if not given. `history` holds the rows of metrics.jsonl. TypeError for what is none of these.
 
     >>> from minilm import data, models, optim
     >>> model = models.GPT2(models.GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1))
@@ -68,19 +69,22 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
     ):
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.config = config = config or TrainConfig()
+        self.config = config = TrainConfig() if config is None else config
+        self.callbacks = list(callbacks)
+        check_arguments(optimizer, schedule, batches, config, self.callbacks)
         self.batches = OneBatch(batches) if config.overfit_one_batch else batches
         self.val_tokens = None if config.overfit_one_batch else val_tokens
         self.streams = dict(streams) if streams is not None else {"dropout": backend.default_generator}
-        self.callbacks = list(callbacks)
         captured = model.device == "cuda" and config.cuda_graph
         step = CapturedStep if captured else TrainingStep
         self.work = step(model, optimizer, grad_clip=config.grad_clip, precision=precision)
         self.parameters = self.work.parameters
         self.ema = EMA(model, config.ema_decay, warmup=True) if config.ema_decay else None
         self.folder = None if folder is None else Path(folder)
-        self.store = folder and CheckpointStore(self.folder / "checkpoints", config.keep_last)
-        self.metrics = folder and MetricsFile(self.folder / "metrics.jsonl")
+        self.store = self.metrics = None
+        if self.folder is not None:
+            self.store = CheckpointStore(self.folder / "checkpoints", config.keep_last)
+            self.metrics = MetricsFile(self.folder / "metrics.jsonl")
         self.step = 0
         self.history: list[dict] = []
         self.best_step: int | None = None  # of the evaluation with the lowest validation loss
@@ -96,7 +100,12 @@ class Trainer:
 
         The first Ctrl-C or SIGTERM ends it after the step, and saves; the second ends it at once. DivergedError as soon
         as loss or gradient is not finite, OutOfMemoryError where a step does not fit: that step changes nothing.
+        FileExistsError where another run, not resumed, is in the folder.
         """
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.step == 0:
+                check_folder(self.folder, self.store, self.metrics)
         backend.reuse_memory()
         self.model.train()
         self._tell("on_start")
@@ -179,6 +188,8 @@ class Trainer:
 
     def evaluate(self) -> float:
         """The mean loss over the target tokens of the validation split (or of `eval_batches`), by the EMA if on."""
+        if self.val_tokens is None:
+            raise ValueError("this trainer has nothing to evaluate on; give it val_tokens=, a TokenFile or an array")
         rows = self.config.eval_batch_size or self.config.batch_size
         batches = evaluation_batches(self.val_tokens, rows, self.config.context)
         total = count = 0
@@ -186,7 +197,7 @@ class Trainer:
         with no_grad(), self.averaged_weights(), compute_in(self.work.precision):
             for inputs, targets in islice(batches, self.config.eval_batches):
                 inputs, targets = (backend.to_device(ids, self.model.device) for ids in (inputs, targets))
-                total += self.model(inputs, targets=targets).loss.item() * targets.size
+                total += mean_loss(self.model, inputs, targets).item() * targets.size
                 count += targets.size
         self.model.train()
         if not math.isfinite(total):
@@ -227,6 +238,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint of all that the next step depends on; returns its path."""
+        self._require_folder()
         self.metrics.sync()
         return self.store.save(self.step, **collect(self))
 
@@ -236,6 +248,7 @@ class Trainer:
         What belongs to later steps gives way: rows of metrics.jsonl are dropped, checkpoints renamed to
         `step-N.set-aside`. CheckpointError if `path`, or every checkpoint there is, is damaged.
         """
+        self._require_folder()
         checkpoint, refused = (read_checkpoint(path), []) if path is not None else self.store.newest()
         for error in refused:
             self._tell("on_notice", str(error))
@@ -249,6 +262,10 @@ class Trainer:
         if [row["step"] for row in self.history] != list(range(1, self.step + 1)):
             self._tell("on_notice", f"{self.metrics.path} lacks rows of steps up to {self.step}: lost or edited")
         return checkpoint and checkpoint.path
+
+    def _require_folder(self) -> None:
+        if self.folder is None:
+            raise ValueError("this trainer has no folder for checkpoints; make it with Trainer(..., folder=PATH)")
 
     @contextmanager
     def best_weights(self):
