@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import types
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from minilm import backend
+
+PEERS = ("torch", "transformers", "accelerate", "openai")
 
 # `HYPOTHESIS_PROFILE=long pytest` looks further. Deadlines are off: the first call of a kernel compiles it.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
@@ -34,6 +37,20 @@ def pytest_runtest_logreport(report) -> None:
     if place and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(place, "a", encoding="utf-8") as file:
             file.write(f"FAILED {report.nodeid} ({report.when})\n{report.longreprtext}\n\n")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """After the reasons for which tests were skipped: what to install so that they run."""
+    if not terminalreporter.stats.get("skipped"):
+        return
+    extra = "pip install -e '.[dev]'"
+    found = {name: importlib.util.find_spec(name) is not None for name in (*PEERS, "cupy", "numba_cuda", "gguf")}
+    missing = [peer for peer in PEERS if not found[peer]]
+    lines = [f"compare with other libraries: pip install {' '.join(missing)}"] if missing else []
+    if not all(found[name] for name in ("cupy", "numba_cuda", "gguf")):
+        lines.append(f"compile CUDA kernels, or need CuPy's or GGUF's Python packages, but no GPU: {extra}")
+    for line in lines:
+        terminalreporter.write_line(f"To run those of the skipped tests that {line}")
 
 
 @pytest.fixture
