@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from minilm_kernels.attention.mods import catalogue, compiled
 
+import minilm
+from minilm import ops
+
+LEARNT = minilm.tensor(np.ones(4, np.float32), requires_grad=True)
+
 
 def _loops(score, b, h, q, k):
     while score > 1:
@@ -54,6 +59,12 @@ WHOLE = np.ones((3, 4))
         (lambda score, b, h, q, k: score + WHOLE[score, 0], TypeError, "indexed with a float32"),
         (lambda score, b, h, q, k: score + WHOLE[0:2, 0], ValueError, "can't be compiled"),
         (lambda score, b, h, q, k: score.sum(), ValueError, "`score.sum` can't be compiled"),
+        (lambda score, b, h, q, k: ops.tanh(score), ValueError, "`ops.tanh` is an operation on tensors.*np.tanh say"),
+        (
+            lambda score, b, h, q, k: score - LEARNT[h],
+            ValueError,
+            r"`LEARNT\[h\]` is an element of a tensor",
+        ),
         (lambda score, b, h, q, k: np.sinc(score), ValueError, "`np.sinc` can't be compiled"),
         (lambda score, b, h, q, k: score and q, ValueError, "where and/or wants a comparison"),
         (lambda score, b, h, q, k: score + "x", ValueError, "where a str is computed with"),

@@ -183,6 +183,12 @@ class Expressions:
             if isinstance(found, Node) and not self.shared.conditions:
                 self.graph.unconditional.add(found)
             return found
+        if hasattr(holder, "requires_grad"):  # a Tensor's, or another library's
+            raise ValueError(
+                f"{self.definition.where(node)}: `{ast.unparse(node)}` is an element of a tensor, and no gradient goes "
+                "through a modifier to what it reads; let it read the tensor's array if that is meant, and give a bias "
+                "that is learnt as attn_mask"
+            )
         if isinstance(holder, Node) or isinstance(index, (Node, Elements)):
             raise self.refuse(node, f"`{ast.unparse(node)}`, not an element of a NumPy array,")
         try:
@@ -204,6 +210,12 @@ class Expressions:
             if function is len and isinstance(args[0], Elements):
                 return args[0].shape[0]
             return self.operation(node, known, *args)
+        if not isinstance(function, type) and hasattr(function, "composition"):  # an operation of `minilm.ops`
+            name = ast.unparse(node.func)
+            raise ValueError(
+                f"{self.definition.where(node)}: `{name}` is an operation on tensors, and a modifier is made of "
+                f"functions of numbers: use math's or NumPy's, np.{name.split('.')[-1]} say; their gradient is found"
+            )
         if not is_plain_function(function):
             raise self.refuse(node, f"`{ast.unparse(node.func)}`")
         definition = definition_of(function)
