@@ -207,12 +207,49 @@ def _with_rule(rule):
         ),
         (lambda g: g.reshape(3, 1), ValueError, r"returned shape \(3, 1\)"),
         (lambda g: (g, g), ValueError, "returned 2 gradients for 1 inputs"),
+        (lambda g: 1.0, TypeError, r"rule of faulty returned a float for an input of shape \(3,\)"),
         (lambda g: g.astype(int), TypeError, "rule of faulty returned int64 for an input of float64"),
     ],
 )
 def test_a_rule_that_returns_something_wrong_is_named(rule, error, message):
     with pytest.raises(error, match=message):
         _with_rule(rule)(leaf([1.0, 2.0, 3.0])).sum().backward()
+
+
+def test_an_operation_that_is_written_wrongly_is_told_how_to_write_it():
+    with pytest.raises(ValueError, match=r"no parameter of plain is annotated.*def plain\(x: Array\)"):
+
+        @op
+        def plain(x):
+            return x
+
+    with pytest.raises(ValueError, match="an input of product is named 'y', which in a gradient rule means the output"):
+
+        @op
+        def product(x: Array, y: Array):
+            return x * y
+
+    @op
+    def scaled(x: Array, weight):
+        return x * weight
+
+    with pytest.raises(ValueError, match=r"gives no gradient to 'weight'.* annotated `: Array`"):
+        scaled(leaf([1.0]), leaf([2.0]))
+
+    @op
+    def listed(x: Array):
+        return x.tolist()
+
+    with pytest.raises(TypeError, match="returns an array, or a tuple of arrays; got a list"):
+        listed(leaf([1.0]))
+
+
+def test_array_may_be_named_with_its_module_and_as_text():
+    @op
+    def doubled(x: "minilm.autograd.Array"):
+        return 2 * x
+
+    assert doubled.inputs == ("x",)
 
 
 def test_a_rule_may_say_that_there_is_no_gradient():

@@ -15,6 +15,9 @@ from .tensor import Tensor
 __all__ = ["Arguments", "Array", "plain", "raw", "together"]
 
 
+_TAKEN = {"y": "the output", "needs": "which inputs want a gradient"}
+
+
 class Array:
     """Annotation of an operation's differentiable inputs."""
 
@@ -25,10 +28,22 @@ class Arguments:
     def __init__(self, name: str, forward: Callable) -> None:
         self.name = name
         parameters = inspect.signature(forward, eval_str=False).parameters.values()
-        arrays = [p for p in parameters if p.annotation in (Array, "Array")]
+        # The annotation is text under `from __future__ import annotations`, with the module's name perhaps.
+        arrays = [p for p in parameters if p.annotation is Array or str(p.annotation).split(".")[-1] == "Array"]
+        if not arrays:
+            raise ValueError(
+                f"no parameter of {name} is annotated as a differentiable input: write `def {name}(x: Array)`, with "
+                "Array from minilm.autograd"
+            )
         defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        self.variadic = bool(arrays) and arrays[0].kind is inspect.Parameter.VAR_POSITIONAL
+        self.variadic = arrays[0].kind is inspect.Parameter.VAR_POSITIONAL
         self.inputs = tuple(p.name for p in arrays)
+        taken = [name for name in self.inputs if name in _TAKEN]
+        if taken:
+            raise ValueError(
+                f"an input of {self.name} is named {taken[0]!r}, which in a gradient rule means {_TAKEN[taken[0]]}; "
+                "give the input another name"
+            )
         self.parameters = tuple(p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL)
         self.settings = {name: value for name, value in defaults.items() if name not in self.inputs}
         self._required = () if self.variadic else tuple(p.name for p in parameters if p.name not in defaults)
@@ -76,7 +91,8 @@ class Arguments:
             return value
         if value.requires_grad and state.recording:
             raise ValueError(
-                f"{self.name} gives no gradient to {name!r}, which requires one; pass {name}.detach() if that is meant"
+                f"{self.name} gives no gradient to {name!r}, which requires one (parameters annotated `: Array` do); "
+                f"pass {name}.detach() if that is meant"
             )
         return value._data
 

@@ -256,6 +256,7 @@ def op(
 
     `keeps` names what the function returns beside its output for its rules' use (`return y, mask`). `view=True` says
     that the output shares memory with the first input. An operation without a rule stops gradients with an error.
+    A function that returns a tuple has several outputs, and `g` and `y` in its rules are tuples as well.
     `precision` says what becomes of the inputs inside `autocast`: "low" casts them to its dtype, "float32" to float32,
     "first" to the first one's dtype; None leaves them as they come.
 
@@ -279,4 +280,8 @@ def op(
 
 def as_array(value):
     """NumPy's reductions to a point give scalars; on the tape there are only arrays."""
-    return np.asarray(value) if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        return np.asarray(value)
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"an operation's function returns an array, or a tuple of arrays; got a {type(value).__name__}")
+    return value

@@ -49,8 +49,14 @@ def contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
 
 def fit_to_input(operation: Operation, position: int, gradient, shape: tuple, dtype):
     """The gradient of an input in its shape and dtype: broadcasting undone, or an error that says what is off."""
-    if gradient.dtype is dtype and gradient.shape == shape and shape != ():
+    given = getattr(gradient, "dtype", None)
+    if given is dtype and gradient.shape == shape and shape != ():
         return gradient  # nearly always
+    if given is None:
+        raise TypeError(
+            f"the gradient rule of {operation.name} returned a {type(gradient).__name__} for an input of shape "
+            f"{shape}; return an array of that shape"
+        )
     gradient = as_array(gradient)
     if gradient.shape == shape and gradient.dtype == dtype:
         return gradient
