@@ -48,17 +48,33 @@ def _operations(module):
                 yield test
 
 
-@pytest.mark.parametrize("index", range(len(re.findall(r"```python", (ROOT / "README.md").read_text("utf-8")))))
+def _blocks(document):
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("index", range(len(_blocks("README.md"))))
 def test_readme_code(index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     file = tmp_path / "block.py"  # a score_mod is compiled from its source, which exec would not have
-    file.write_text(blocks[index], "utf-8")
+    file.write_text(_blocks("README.md")[index], "utf-8")
     runpy.run_path(str(file))
 
 
+def test_the_model_of_your_own(tmp_path, monkeypatch, capsys):
+    """docs/model.md: its blocks are one program."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("\n".join(_blocks("docs/model.md")), "utf-8")
+    runpy.run_path(str(tmp_path / "own.py"))
+    row, *checks = capsys.readouterr().out.splitlines()
+    assert "'step': 30" in row
+    assert sum(line.startswith("ok ") for line in checks) == 9
+    weights = minilm.checkpoint.load_weights(tmp_path / "own" / "model.safetensors")
+    assert weights["h.0.qkv.weight"].shape == (96, 32)
+
+
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/lab.md", "benchmarks/results/README.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/lab.md", "docs/model.md", "benchmarks/results/README.md"],
 )
 def test_files_that_documents_name_are_there(document):
     """Links, and files in backquotes by any end of their path: `mods/graph.py` may stand below any folder."""

@@ -9,6 +9,7 @@ from .bert_heads import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from .causal_lm import CausalLM
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig, Mistral, MistralConfig, Qwen2, Qwen2Config
 from .loading import load
@@ -38,6 +39,7 @@ __all__ = [
     "BertForQuestionAnswering",
     "BertForSequenceClassification",
     "BertForTokenClassification",
+    "CausalLM",
     "CausalLMOutput",
     "Config",
     "EncoderOutput",

@@ -16,7 +16,12 @@ __all__ = ["CausalLM"]
 
 
 class CausalLM(GenerationMixin, PretrainedModel):
-    """A model that predicts the next token. A family defines `n_layer`, `max_length` and `forward`."""
+    """A model that predicts the next token: the base of GPT2 and Llama, and of one of your own.
+
+    A family defines `n_layer`, `max_length` and `forward`, with GPT2's arguments as far as it has use for them;
+    `_inputs` and `_output` do what lies around the layers. It then has `generate`, `save_pretrained` and
+    `from_pretrained`, and `minilm.evaluation` checks it. docs/model.md has one in full.
+    """
 
     @property
     def n_layer(self) -> int:
@@ -74,7 +79,7 @@ class CausalLM(GenerationMixin, PretrainedModel):
             return xp.arange(past, length)
         return xp.maximum(xp.cumsum(attention_mask != 0, axis=1) - 1, 0)[:, past:]
 
-    def _output(self, x, head, targets, labels, logits_to_keep: int, hidden_states, attentions) -> CausalLMOutput:
+    def _output(self, x, head, targets, labels, logits_to_keep: int, hidden_states=None, attentions=None):
         """The result for the last hidden states x (B, T, C) and the output layer `head`, which makes them logits."""
         if logits_to_keep < 0:
             raise ValueError(

@@ -14,7 +14,10 @@ RECOMPUTE = ("none", "attention", "block")
 
 
 class Layer(Module):
-    """A layer of a transformer, whose `recompute` says which part of it is computed twice: see `set_recompute`."""
+    """A layer of a transformer, whose `recompute` says which part of it is computed twice: see `set_recompute`.
+
+    Its forward has to do the work through `part`, under the names "attention" and "block", as GPT2's does.
+    """
 
     recompute = "none"
 
