@@ -359,7 +359,9 @@ def test_generate_leaves_modes_and_gradients_as_they_were():
         (prompts(1, 2), {"stop_strings": ["x", ""], "tokenizer": TOKENIZER}, ValueError, "empty"),
         (prompts(1, 2), {"attention_mask": np.ones((1, 3))}, ValueError, r"shape, \(1, 2\); got \(1, 3\)"),
         (prompts(1, 2), {"attention_mask": np.array([[1, 0]])}, ValueError, "pad prompts on the left"),
-        (prompts(1, 2), {"beams": 4}, TypeError, "beams"),
+        ("ROMEO", {}, ValueError, "came as text"),
+        (prompts(1, 2), {"beams": 4}, TypeError, "no option 'beams'; did you mean 'num_beams'"),
+        (prompts(1, 2), {"xyzzy": 4}, TypeError, "no option 'xyzzy'; there are: .*top_p"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(ids, options, error, message):

@@ -11,7 +11,7 @@ from tiny_gpt2 import TINY, tiny, tokens
 
 import minilm
 from minilm.checkpoint import load_weights, save_weights
-from minilm.models import GPT2, GPT2Config
+from minilm.models import GPT2, CausalLM, GPT2Config
 
 # Files.
 
@@ -132,3 +132,12 @@ def test_keys_that_change_nothing_are_left_out():
     others = {"add_cross_attention": False, "summary_type": "mean", "use_cache": True}
     assert GPT2Config.from_dict({**TINY, **others}) == GPT2Config(**TINY)
     assert dataclasses.asdict(GPT2Config())["n_embd"] == 768
+
+
+def test_a_model_that_does_not_say_what_it_is_can_not_be_saved(tmp_path):
+    class Nameless(CausalLM):
+        pass
+
+    with pytest.raises(TypeError, match="Nameless has no architecture: to be saved"):
+        Nameless().save_pretrained(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -114,5 +114,7 @@ def test_a_damaged_file_is_named(damage, tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no weights file"):
         load_weights(tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match="there is no weights file"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
         load_weights(tmp_path)
+    save_weights(tmp_path / "model.safetensors", {"w": np.arange(3)})
+    assert load_weights(tmp_path)["w"].tolist() == [0, 1, 2]

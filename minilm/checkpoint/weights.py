@@ -66,8 +66,8 @@ def _save_file(arrays: dict, path: Path, metadata: dict[str, str]) -> None:
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name. Raises FileNotFoundError, or ValueError naming a damaged file."""
-    return {name: array.copy() for name, array in _map_file(Path(path)).items()}
+    """The arrays of a safetensors file, or of a model's folder, by name; raises what `map_weights` does."""
+    return {name: array.copy() for name, array in map_weights(path).items()}
 
 
 def map_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

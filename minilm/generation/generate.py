@@ -13,7 +13,7 @@ from minilm.nn import eval_mode
 
 from .beam import beam_search
 from .decoder import Decoder
-from .options import GenerationConfig
+from .options import GenerationConfig, check_names
 from .output import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput, Record
 from .prefix import PrefixCache
 from .processors import LogitsProcessors, require
@@ -57,7 +57,7 @@ def generate(
     Past the model's `max_length` the oldest tokens are dropped, half a window at a time and padding included, so that
     the rest is computed anew only once in a while. Tokens with and without the cache are the same. The model is any
     Module with `max_length`, `new_cache()`, and GPT2's forward arguments or, with `encode`, BART's. Raises ValueError
-    for bad options.
+    for bad options, TypeError for unknown ones.
 
     >>> import numpy as np
     >>> from minilm.models import GPT2, GPT2Config
@@ -65,6 +65,7 @@ def generate(
     >>> generate(model, np.array([[1, 2, 3]]), max_new_tokens=5, do_sample=True, top_p=0.9, seed=0).shape
     (1, 8)
     """
+    check_names(options)
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options).for_model(model)
     require(
         config.num_beams == 1 or streamer is None,
@@ -198,6 +199,7 @@ def _check_alone(model, config: GenerationConfig, ids, mask, past_key_values, as
 
 
 def _checked_prompt(input_ids) -> np.ndarray:
+    require(not isinstance(input_ids, str), "input_ids are tokens, and came as text: tokenizer.encode(text) makes them")
     ids = backend.to_numpy(getattr(input_ids, "_data", input_ids))
     require(ids.ndim == 2, f"input_ids must be (B, T); got shape {ids.shape}. Add a batch axis: ids[None]")
     require(ids.shape[1] > 0, "the prompt is empty: give at least one token (the end-of-text token, say)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Self
 
@@ -14,7 +15,7 @@ from minilm import backend
 from .processors import LogitsProcessors, ban_ngrams, ban_until, force, require
 from .sampling import SamplingOptions, Streams
 
-__all__ = ["BeamOptions", "GenerationConfig"]
+__all__ = ["BeamOptions", "GenerationConfig", "check_names"]
 
 _OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _CACHES = ("dynamic", "static", "sliding_window")
@@ -204,3 +205,13 @@ class GenerationConfig(SamplingOptions, BeamOptions):
             return backend.Generator(int(self.seed))
         require(len(self.seed) == rows, f"the result has {rows} rows; got {len(self.seed)} seeds, one a row is needed")
         return Streams(self.seed)
+
+
+def check_names(options: dict) -> None:
+    """TypeError for an option that `generate` does not have, with the one that may be meant."""
+    known = [field.name for field in fields(GenerationConfig)]
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known))}"
+            raise TypeError(f"generate has no option {name!r}; {meant}")

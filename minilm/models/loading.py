@@ -64,5 +64,6 @@ def load(path: str | os.PathLike, weights: str | None = None) -> PretrainedModel
         return _BY_TYPE[kind].from_pretrained(path)
     raise ValueError(
         f"{path} holds a {' or '.join(names) or kind or 'model of no known kind'}; "
-        f"there are: {', '.join(sorted(_BY_ARCHITECTURE))}"
+        f"there are: {', '.join(sorted(_BY_ARCHITECTURE))}; a model of your own is loaded by its class: "
+        "CLASS.from_pretrained(folder)"
     )

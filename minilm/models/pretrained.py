@@ -60,7 +60,11 @@ class Config:
 
 
 class PretrainedModel(nn.Module):
-    """A model that knows its config and goes to and comes from a folder of files."""
+    """A model that knows its config and goes to and comes from a folder of files.
+
+    A class of your own names `config_class` (a dataclass that derives from Config, with a `model_type`) and
+    `architecture`, takes the config as its first argument and keeps it as `self.config`.
+    """
 
     config_class: type[Config]
     architecture: str  # the name of transformers' class with the same weights
@@ -72,6 +76,12 @@ class PretrainedModel(nn.Module):
 
         For a model that generates, generation_config.json as well.
         """
+        for name in ("architecture", "config"):
+            if not hasattr(self, name):
+                raise TypeError(
+                    f"{type(self).__name__} has no {name}: to be saved, a model's class names its `config_class` and "
+                    "`architecture`, and sets self.config"
+                )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         kind = {"architectures": [self.architecture], "dtype": next(self.parameters()).dtype.name}
