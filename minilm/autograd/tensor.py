@@ -8,6 +8,7 @@ import numpy as np
 
 from minilm import backend
 
+from .array_ufunc import ArrayUfunc
 from .mode import state
 
 __all__ = ["Tensor", "tensor"]
@@ -27,8 +28,7 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_data", "_hooks", "_node", "_slot", "_version", "grad", "requires_grad")
 
-    # NumPy must not loop over a tensor as if it were a sequence: `array * tensor` is the tensor's business.
-    __array_ufunc__ = None
+    __array_ufunc__ = ArrayUfunc()
     __array_priority__ = 1000
 
     def __init__(self, data, requires_grad: bool = False) -> None:

@@ -198,7 +198,28 @@ def test_an_array_may_stand_left_of_an_operator():
         assert isinstance(y, minilm.Tensor)
         assert y.requires_grad
         assert y.tolist() == expected
-    assert (left < x).tolist() == [True, True]
+    for y, expected in [
+        (left < x, [True, True]),
+        (left >= x, [False, False]),
+        (left == x, [False, False]),
+        ((left > 1) ^ (x > 4), [False, False]),
+        ((left > 1) & (x > 4), [False, True]),
+    ]:
+        assert isinstance(y, minilm.Tensor)
+        assert y.tolist() == expected
+
+
+def test_numpys_functions_say_which_ones_take_tensors():
+    x, array = minilm.tensor([3.0, 5.0], requires_grad=True), np.ones(2, np.float32)
+    with pytest.raises(TypeError, match=r"np\.exp takes arrays only; use minilm\.ops\.exp, or the tensor's \.data"):
+        np.exp(x)
+    with pytest.raises(TypeError, match=r"np\.maximum takes arrays only; use minilm\.ops\.maximum"):
+        np.maximum(array, x)
+    with pytest.raises(TypeError, match=r"np\.add\.reduce takes arrays only; use a function of minilm\.ops"):
+        np.add.reduce(x)
+    with pytest.raises(TypeError, match=r"a = a \+ t"):
+        array += x
+    assert x.__array_ufunc__ is None  # what CuPy asks, to leave an operator to the tensor
 
 
 def test_a_rule_sees_a_list_as_the_forward_saw_it(device):

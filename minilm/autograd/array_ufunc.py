@@ -1,0 +1,39 @@
+"""What becomes of a tensor that NumPy's operators and functions meet."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["ArrayUfunc"]
+
+# What an array asks NumPy for where it stands left of an operator, and the tensor's method for that.
+_REFLECTED = {
+    "add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__", "power": "__rpow__",
+    "matmul": "__rmatmul__", "bitwise_and": "__rand__", "bitwise_or": "__ror__", "bitwise_xor": "__rxor__",
+    "equal": "__eq__", "not_equal": "__ne__", "less": "__gt__", "less_equal": "__ge__", "greater": "__lt__",
+    "greater_equal": "__le__",
+}  # fmt: skip
+
+
+class ArrayUfunc:
+    """Tensor's `__array_ufunc__`: `array * tensor` is the tensor's business, `np.exp(tensor)` an error that helps.
+
+    None would make it NumPy's error, which does not say what to do. NumPy asks the class; CuPy asks the tensor, and
+    leaves an operator to it where it finds None.
+    """
+
+    def __get__(self, tensor, owner):
+        return None if tensor is not None else _array_ufunc
+
+
+def _array_ufunc(tensor, ufunc, method: str, *inputs, **settings):
+    reflected = _REFLECTED.get(ufunc.__name__)
+    if reflected is not None and method == "__call__" and not settings and not isinstance(inputs[0], type(tensor)):
+        return getattr(tensor, reflected)(inputs[0])
+    name = ufunc.__name__
+    if "out" in settings:
+        raise TypeError(f"np.{name} can't write a tensor into an array; write `a = a + t` for `a += t`")
+    ops = sys.modules.get("minilm.ops")
+    use = f"minilm.ops.{name}" if method == "__call__" and hasattr(ops, name) else "a function of minilm.ops"
+    name = name if method == "__call__" else f"{name}.{method}"
+    raise TypeError(f"np.{name} takes arrays only; use {use}, or the tensor's .data where no gradient is wanted")
