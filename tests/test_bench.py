@@ -203,6 +203,12 @@ def test_what_is_missing_is_named(module, arguments, error, monkeypatch, capsys)
     assert error in capsys.readouterr().err
 
 
+def test_a_table_without_ratios_says_why(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["gelu", "--shapes", "4,8", "--pass", "fwd", "--rounds", "1"]) == 0
+    assert "compared with nothing else: pip install torch for a ratio" in capsys.readouterr().out
+
+
 def test_the_list_and_the_help(capsys):
     assert main(["--list"]) == 0
     output = capsys.readouterr().out

@@ -53,6 +53,12 @@ def test_lines_become_an_array(folder, texts, tmp_path, capsys):
     assert printed.err.startswith("4 vectors of 16 numbers, ")
 
 
+def test_one_line_is_one_vector(folder, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text("a b\n", encoding="utf-8")
+    assert main(["embed", str(folder), str(tmp_path / "one.txt"), "--output", str(tmp_path / "v.npy")]) == 0
+    assert capsys.readouterr().err.startswith("1 vector of 16 numbers, ")
+
+
 def test_lines_become_json_lines_with_every_digit(folder, texts, tmp_path, capsysbinary):
     settings = ["--pooling", "cls", "--normalize", "False", "--max-length", "5"]
     expected = SentenceEmbedder.from_pretrained(folder, "cls", False, 5)(LINES)

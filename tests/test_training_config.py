@@ -71,7 +71,7 @@ def test_wrong_settings_are_named(settings, message):
         ({"optim": {"lr": 0.0}}, r"optim.lr is 0.0"),
         ({"optim": {"beta2": 1.0}}, r"optim.beta2 is 1.0"),
         ({"optim": {"schedule": "cosin"}}, r"optim.schedule 'cosin' does not fit.*cosine"),
-        ({"train": {"steps": 50}}, r"longer than its warm-up"),
+        ({"train": {"steps": 50}}, r"longer than its warm-up: raise train.steps, or lower optim.warmup_steps"),
         ({"device": "gpu"}, r"device is 'gpu'; expected auto, cpu or cuda"),
         ({"seed": -1}, r"seed is -1"),
         ({"val_fraction": 1.0}, r"val_fraction is 1.0"),

@@ -53,8 +53,9 @@ def run(arguments: Sequence[str]) -> int:
         vectors = embedder(texts, options.batch_tokens)
     seconds = time.perf_counter() - start
     _write(options.output, texts, vectors)
-    speed = f"{len(texts) / seconds:.0f} texts/s" if texts else "no texts"
-    print(f"{vectors.shape[0]} vectors of {vectors.shape[1]} numbers, {speed}", file=sys.stderr)
+    speed = f"{len(texts) / seconds:,.1f} texts/s" if texts else "no texts"
+    count = "1 vector" if len(texts) == 1 else f"{len(texts)} vectors"
+    print(f"{count} of {vectors.shape[1]} numbers, {speed}", file=sys.stderr)
     return 0
 
 

@@ -64,6 +64,7 @@ class TrainingProgress(Callback):
         shape = self.config.model
         per_step = train.batch_size * train.context * train.accumulation
         passes = train.steps * per_step / len(data.train)
+        digits = ".2f" if passes >= 0.1 else ".1g"
         self.print(f"data       {data.info['source']}")
         self.print(f"           {len(data.train):,} tokens to train on, {len(data.val):,} to validate on")
         self.print(f"tokenizer  {self.config.tokenizer}, {run.tokenizer.vocab_size:,} tokens")
@@ -72,7 +73,7 @@ class TrainingProgress(Callback):
             f"{shape.n_embd} wide, {shape.n_positions} positions; on {model.device}"
         )
         self.print(
-            f"training   {train.steps:,} steps of {per_step:,} tokens, {passes:.2f} passes over the data; "
+            f"training   {train.steps:,} steps of {per_step:,} tokens, {passes:{digits}} passes over the data; "
             f"seed {self.config.seed}"
         )
         if (notice := precision_notice(self.config.precision, model.device)) is not None:

@@ -138,7 +138,9 @@ class Config:
         try:
             self.make_schedule()
         except ValueError as error:
-            raise ConfigError(f"optim.schedule {optim.schedule!r} does not fit: {error}") from error
+            short = self.train.steps <= optim.warmup_steps
+            hint = ": raise train.steps, or lower optim.warmup_steps" if short else ""
+            raise ConfigError(f"optim.schedule {optim.schedule!r} does not fit: {error}{hint}") from error
         return self
 
     def make_schedule(self) -> Schedule:

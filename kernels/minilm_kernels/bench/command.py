@@ -99,6 +99,8 @@ def _bench(arguments: list[str], prog: str) -> int:
 
     described, versions = device.describe(), machine.versions([*device.packages, *rivals])
     print(f"{described}; {versions}")
+    if options.peers is None and not rivals:
+        print(f"compared with nothing else: pip install {' '.join(peers.PEERS)} for a ratio")
     settings = {"rounds": options.rounds, "seconds": options.seconds, "seed": options.seed}
     rows: list[Row] = []
     unchecked = 0
