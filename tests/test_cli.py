@@ -314,6 +314,9 @@ def test_a_file_of_settings_and_the_command_line_over_it(tmp_path, corpus, capfd
     assert "--resume auto" in capfd.readouterr().err
     assert main(["train", "--resume", str(folder), "--train.steps", "14"]) == 0
     assert len(rows(folder)) == 14
+    capfd.readouterr()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert "resumed    after step 14, its last; further: --train.steps 28" in capfd.readouterr().out
     assert main(["train", "--resume", str(folder), "--seed", "3"]) == 1
     assert "seed is 3" in capfd.readouterr().err
     assert main(["train", "--resume", str(folder), "--preset", "default"]) == 1

@@ -110,6 +110,8 @@ def test_convert_writes_what_transformers_reads(dtype, folder, tmp_path, capsys,
     assert Tokenizer.from_pretrained(tmp_path / "out").chat_templates
     assert main(["convert", str(folder), str(tmp_path / "out")]) == 1
     assert "not an empty folder" in capsys.readouterr().err
+    assert main(["convert", str(folder), str(tmp_path / "out.gguf")]) == 1
+    assert "what is written is a folder; name it out, say" in capsys.readouterr().err
 
 
 def test_info_says_what_a_model_is(folder, capsys):

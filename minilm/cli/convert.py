@@ -13,6 +13,9 @@ from .parsing import parse, place
 __all__ = ["run"]
 
 
+_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".json")
+
+
 @dataclass
 class ConvertArguments:
     """What `minilm convert` takes."""
@@ -34,6 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     target = Path(options.target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is there already, and not an empty folder; name another")
+
+    if target.suffix in _FILES:
+        raise UsageError(f"{target} is named like a file, and what is written is a folder; name it {target.stem}, say")
 
     from .loading import load
 

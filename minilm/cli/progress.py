@@ -83,7 +83,9 @@ class TrainingProgress(Callback):
         )
         self.print(f"run folder {run.folder.path}")
         if run.trainer.step:
-            self.print(f"resumed    after step {run.trainer.step:,}")
+            done = run.trainer.step >= train.steps
+            more = f", its last; further: --train.steps {2 * train.steps}" if done else ""
+            self.print(f"resumed    after step {run.trainer.step:,}{more}")
 
     def _prepare_sampling(self, run) -> None:
         prompt = self.config.train.sample_prompt
