@@ -8,8 +8,8 @@ import numpy as np
 
 from minilm import backend
 
-from .array_ufunc import ArrayUfunc
 from .mode import state
+from .numpy_calls import ArrayUfunc, array_function
 
 __all__ = ["Tensor", "tensor"]
 
@@ -29,6 +29,7 @@ class Tensor:
     __slots__ = ("__weakref__", "_data", "_hooks", "_node", "_slot", "_version", "grad", "requires_grad")
 
     __array_ufunc__ = ArrayUfunc()
+    __array_function__ = array_function
     __array_priority__ = 1000
 
     def __init__(self, data, requires_grad: bool = False) -> None:

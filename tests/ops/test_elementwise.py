@@ -217,6 +217,14 @@ def test_numpys_functions_say_which_ones_take_tensors():
         np.maximum(array, x)
     with pytest.raises(TypeError, match=r"np\.add\.reduce takes arrays only; use a function of minilm\.ops"):
         np.add.reduce(x)
+    for lost in (lambda: np.concatenate([array, x]), lambda: np.where(array > 0, x, 0), lambda: np.sum(x)):
+        with pytest.raises(TypeError, match=r"np\.\w+ would lose the gradient; use minilm\.ops\.(conc|where|sum)"):
+            lost()
+    with minilm.no_grad():
+        assert np.concatenate([array, x]).tolist() == [1, 1, 3, 5]
+    assert np.concatenate([array, x.detach()]).tolist() == [1, 1, 3, 5]
+    assert np.shape(x) == (2,)
+    assert np.allclose(x, [3, 5])
     with pytest.raises(TypeError, match=r"a = a \+ t"):
         array += x
     assert x.__array_ufunc__ is None  # what CuPy asks, to leave an operator to the tensor

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["ArrayUfunc"]
+from .mode import state
+
+__all__ = ["ArrayUfunc", "array_function"]
 
 # What an array asks NumPy for where it stands left of an operator, and the tensor's method for that.
 _REFLECTED = {
@@ -30,10 +32,25 @@ def _array_ufunc(tensor, ufunc, method: str, *inputs, **settings):
     reflected = _REFLECTED.get(ufunc.__name__)
     if reflected is not None and method == "__call__" and not settings and not isinstance(inputs[0], type(tensor)):
         return getattr(tensor, reflected)(inputs[0])
-    name = ufunc.__name__
     if "out" in settings:
-        raise TypeError(f"np.{name} can't write a tensor into an array; write `a = a + t` for `a += t`")
-    ops = sys.modules.get("minilm.ops")
-    use = f"minilm.ops.{name}" if method == "__call__" and hasattr(ops, name) else "a function of minilm.ops"
-    name = name if method == "__call__" else f"{name}.{method}"
-    raise TypeError(f"np.{name} takes arrays only; use {use}, or the tensor's .data where no gradient is wanted")
+        raise TypeError(f"np.{ufunc.__name__} can't write a tensor into an array; write `a = a + t` for `a += t`")
+    suffix = "" if method == "__call__" else f".{method}"
+    raise _refused(f"{ufunc.__name__}{suffix}", "takes arrays only")
+
+
+def array_function(tensor, function, types, args: tuple, settings: dict):
+    """Tensor's `__array_function__`: `np.concatenate([tensor, ...])` gives an array, unless that loses a gradient."""
+    found = [part for value in args for part in (value if isinstance(value, (list, tuple)) else (value,))]
+    wanted = state.recording and any(getattr(value, "requires_grad", False) for value in found)
+    if wanted and _has_twin(function.__name__):
+        raise _refused(function.__name__, "would lose the gradient")
+    return function._implementation(*args, **settings)
+
+
+def _has_twin(name: str) -> bool:
+    return callable(getattr(sys.modules.get("minilm.ops"), name, None))
+
+
+def _refused(name: str, why: str) -> TypeError:
+    use = f"minilm.ops.{name}" if _has_twin(name) else "a function of minilm.ops"
+    return TypeError(f"np.{name} {why}; use {use}, or the tensor's .data where no gradient is wanted")
