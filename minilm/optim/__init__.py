@@ -7,7 +7,7 @@ A training step, with gradients accumulated over micro-batches, clipped and sche
     for step in range(5000):
         schedule.apply(optimizer, step)
         for inputs, targets in micro_batches:           # backward adds to .grad: accumulation needs nothing else
-            (model.loss(inputs, targets) / len(micro_batches)).backward()
+            (model(inputs, targets=targets).loss / len(micro_batches)).backward()
         norm = grad_norm(model.parameters())
         optimizer.step(grad_scale=clip_coefficient(norm, 1.0))  # clips without a pass of its own
         optimizer.zero_grad()

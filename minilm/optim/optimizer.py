@@ -31,20 +31,26 @@ class Batch:
 
 
 class Optimizer:
-    """What optimisers have in common. One of one's own needs `array_names` (its state), `check` and `update`:
+    """What optimisers have in common. One of one's own needs `update`, and `array_names` if it has a state:
 
-    >>> class SignDescent(Optimizer):
-    ...     def __init__(self, params, lr):
-    ...         super().__init__(params, {"lr": lr})
+    >>> class SignMomentum(Optimizer):
+    ...     def __init__(self, params, lr, beta=0.9):
+    ...         super().__init__(params, {"lr": lr, "beta": beta})
+    ...
+    ...     def array_names(self, group):
+    ...         return ("momentum",)
     ...
     ...     def update(self, group, batch, grad_scale):
-    ...         for p, g in zip(batch.params, batch.grads):
-    ...             p -= group["lr"] * np.sign(grad_scale * g)
+    ...         for p, g, m in zip(batch.params, batch.grads, batch.arrays["momentum"]):
+    ...             m += (1 - group["beta"]) * (grad_scale * g - m)
+    ...             p -= group["lr"] * np.sign(m)
     >>> w = minilm.tensor([1.0, -1.0], requires_grad=True)
     >>> (w * w).sum().backward()
-    >>> SignDescent([w], lr=0.5).step()
+    >>> SignMomentum([w], lr=0.5).step()
     >>> w
     tensor([ 0.5, -0.5], requires_grad=True)
+
+    `check` looks at a group's settings, if they should be looked at.
 
     `params` is an iterable of tensors, of (name, tensor) pairs, or of groups: dicts whose "params" is such an iterable
     and whose other entries override `defaults` ("name" may label the group). State is saved under the names; tensors

@@ -47,9 +47,10 @@ def make_schedule(
     if "warmup" in accepted:  # part of its own formula
         shared["warmup"], warmup = warmup, 0
     own = sorted(set(accepted) - {"steps", "warmup", "min_factor"})
+    all_of_them = ", ".join([*own, "steps", "warmup", "min_factor"])
     for option in options:
         if option not in own:
-            raise TypeError(f"the schedule {name!r} has no option {option!r}; it has: {', '.join(own) or 'none'}")
+            raise TypeError(f"the schedule {name!r} has no option {option!r}; it has: {all_of_them}")
     schedule = kind(**{key: value for key, value in shared.items() if key in accepted}, **options)
     return Warmup(schedule, warmup) if warmup else schedule
 
