@@ -20,7 +20,18 @@ __all__ = [
     "tensor",
 ]
 
-_LAZY = ("checkpoint", "data", "evaluation", "generation", "models", "nn", "optim", "tokenization", "training")
+_LAZY = (
+    "checkpoint",
+    "data",
+    "evaluation",
+    "generation",
+    "models",
+    "nn",
+    "optim",
+    "serving",
+    "tokenization",
+    "training",
+)
 
 
 def __getattr__(name: str):

@@ -337,3 +337,8 @@ def test_float64_stays_float64_and_agrees():
     out = twin(ids, targets=ids)
     assert out.logits.dtype == out.loss.dtype == np.float64
     np.testing.assert_allclose(model(ids).logits.data, out.logits.data, atol=2e-5)
+
+
+def test_torchs_tokens_are_taken_too(torch):
+    model, ids = tiny(), np.array([[1, 2, 3]])
+    np.testing.assert_array_equal(model(torch.from_numpy(ids)).logits.data, model(ids).logits.data)

@@ -15,6 +15,7 @@ import numpy as np
 
 from minilm import nn
 from minilm.autograd import Tensor
+from minilm.backend import array_module
 from minilm.checkpoint.weights import map_weights, save_weights
 from minilm.files import atomic_write
 
@@ -124,7 +125,8 @@ class PretrainedModel(nn.Module):
         if values is None:
             return None
         values = values.data if isinstance(values, Tensor) else values
-        return values if hasattr(values, "dtype") else np.asarray(values)
+        ours = isinstance(values, np.ndarray) or array_module(values) is not np
+        return values if ours else np.asarray(values)  # torch's, say
 
     def own_names(self, weights: dict) -> dict:
         """The weights of a file under this model's names: with the family's prefix, where the file leaves it out."""

@@ -8,7 +8,7 @@ import minilm_kernels as kernels
 from minilm_kernels import portable
 
 from minilm import backend
-from minilm.autograd import Array, Tensor, op
+from minilm.autograd import Array, Tensor, is_grad_enabled, op
 from minilm.backend import Generator, array_module
 
 from .attention_weights import composed_attention
@@ -96,6 +96,17 @@ def _parts(qkv, n_head):
     return tuple(parts[:, :, i].swapaxes(1, 2) for i in range(3))
 
 
+_KNOWN = (
+    "scale", "key_lengths", "window", "soft_cap", "alibi_slopes", "cu_seqlens", "cu_seqlens_k", "score_mod",
+    "block_mask", "implementation",
+)  # fmt: skip
+_INSTEAD = {
+    "is_causal": "it is called causal",
+    "mask_mod": "give block_mask=block_mask(mask_mod, B, H, T, S), of minilm_kernels.attention.mods",
+    "mask": "it is called attn_mask",
+}
+
+
 def scaled_dot_product_attention(
     q,
     k,
@@ -115,7 +126,8 @@ def scaled_dot_product_attention(
     probability `dropout_p`, by numbers from `generator`. A query that sees no key gets zeros.
 
     `settings` are further ones of `minilm_kernels.attention`: `scale` (1 / sqrt(D) by default), `key_lengths` (B,),
-    `window`, `soft_cap`, `alibi_slopes`, `cu_seqlens`, `score_mod`, `block_mask`. The (T, S) matrix is never made.
+    `window`, `soft_cap`, `alibi_slopes`, `cu_seqlens`, `score_mod`, `block_mask`. They get no gradient: one
+    that requires it is a ValueError. The (T, S) matrix is never made.
 
     >>> import numpy as np
     >>> x = np.ones((1, 2, 3, 4), np.float32)
@@ -164,6 +176,15 @@ def packed_self_attention(
 
 def _settings(settings: dict, causal: bool, dropout_p: float, generator: Generator | None) -> dict:
     """The settings as the kernel takes them: raw arrays, and a seed if weights are dropped."""
+    for name, value in settings.items():
+        if name not in _KNOWN:
+            instead = _INSTEAD.get(name, f"there are: causal, attn_mask, dropout_p, generator, {', '.join(_KNOWN)}")
+            raise TypeError(f"attention has no argument {name!r}; {instead}")
+        if isinstance(value, Tensor) and value.requires_grad and is_grad_enabled():
+            raise ValueError(
+                f"attention gives no gradient to {name!r}, which requires one: multiply q by a scale that is learnt, "
+                f"give a bias that is as attn_mask, or pass {name}.detach() if no gradient is meant"
+            )
     settings = {name: x._data if isinstance(x, Tensor) else x for name, x in settings.items()} | {"causal": causal}
     if dropout_p:
         settings |= {"dropout_p": dropout_p, "seed": (generator or backend.default_generator).seed64()}

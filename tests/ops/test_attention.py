@@ -1,5 +1,8 @@
 """Attention: the fused kernel and the composition agree with each other, with torch and with finite differences."""
 
+import inspect
+
+import minilm_kernels
 import numpy as np
 import pytest
 from devices import beside
@@ -7,6 +10,7 @@ from devices import beside
 import minilm
 from minilm import ops
 from minilm.backend import Generator
+from minilm.ops import attention
 
 attend = ops.scaled_dot_product_attention
 MASK = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, False]])
@@ -172,3 +176,25 @@ def test_shapes_that_do_not_fit_are_an_error():
         attend(zeros(2, 3, 1, 2, 2), zeros(3, 2, 1, 2, 2), zeros(3, 2, 1, 2, 2))
     with pytest.raises(ValueError, match=r"3.*heads"):
         attend(zeros(1, 3, 2, 2), zeros(1, 2, 2, 2), zeros(1, 2, 2, 2))
+
+
+def test_settings_are_the_kernels_and_get_no_gradient_in_silence():
+    known = inspect.signature(minilm_kernels.attention).parameters.keys()
+    own = {"q", "k", "v", "causal", "bias", "dropout_p", "seed"}  # given otherwise
+    assert set(attention._KNOWN) == known - own
+    x = np.ones((1, 2, 3, 4), np.float32)
+    for name, message in (
+        ("is_causal", "attention has no argument 'is_causal'; it is called causal"),
+        ("mask_mod", r"no argument 'mask_mod'; give block_mask=block_mask\(mask_mod"),
+        ("masked", "no argument 'masked'; there are: causal, attn_mask, .*score_mod"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            attend(x, x, x, **{name: True})
+        with pytest.raises(TypeError, match=message):
+            ops.packed_self_attention(np.ones((1, 3, 24), np.float32), 2, **{name: True})
+    slopes = minilm.tensor([0.5, 0.25], requires_grad=True)
+    with pytest.raises(ValueError, match=r"no gradient to 'alibi_slopes'.* pass alibi_slopes\.detach\(\)"):
+        attend(x, x, x, alibi_slopes=slopes)
+    with minilm.no_grad():
+        seen = attend(x, x, x, alibi_slopes=slopes)
+    np.testing.assert_array_equal(seen, attend(x, x, x, alibi_slopes=slopes.detach()))
