@@ -19,7 +19,7 @@ import minilm
 from minilm import backend, ops
 from minilm.backend import graph as graph_module
 from minilm.data import BatchLoader
-from minilm.models import GPT2, GPT2Config
+from minilm.models import GPT2, GPT2Config, RecurrentConfig, RecurrentLM
 from minilm.optim import LAMB, SGD, Adam, AdamW, CapturedUpdate, decay_groups, make_schedule
 from minilm.training import TrainConfig, Trainer
 from minilm.training.captured_step import CapturedStep
@@ -27,9 +27,16 @@ from minilm.training.captured_step import CapturedStep
 SHAPE = {"vocab_size": 17, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
 
 
-def make(captured: bool, *, kind=AdamW, dropout=0.0, steps=12, precision="fp32", folder=None, device="cpu", **settings):
-    dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    model = GPT2(GPT2Config(**SHAPE, **dropped), backend.Generator(0)).to(device)
+def make(
+    captured: bool, *, cell=None, kind=AdamW, dropout=0.0, steps=12, precision="fp32", folder=None, device="cpu",
+    **settings
+):  # fmt: skip
+    if cell is None:
+        dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+        model = GPT2(GPT2Config(**SHAPE, **dropped), backend.Generator(0)).to(device)
+    else:
+        config = RecurrentConfig(vocab_size=17, hidden_size=16, cell=cell, dropout=dropout)
+        model = RecurrentLM(config, backend.Generator(0)).to(device)
     backend.manual_seed(5)
     batches = BatchLoader(np.arange(2000) % 17, batch_size=4, context=16, seed=0)
     config = TrainConfig(steps=steps, batch_size=4, context=16, cuda_graph=captured, **settings)
@@ -73,11 +80,11 @@ def test_as_the_plain_step(settings):
 
 
 @pytest.mark.parametrize(
-    ("precision", "dropout", "kind"),
-    [("fp32", 0.0, AdamW), ("fp32", 0.0, LAMB), ("bf16", 0.0, AdamW), ("fp16", 0.0, AdamW), ("fp32", 0.2, AdamW),
-     ("bf16", 0.2, AdamW)],
+    ("precision", "dropout", "kind", "cell"),
+    [("fp32", 0.0, AdamW, None), ("fp32", 0.0, LAMB, None), ("bf16", 0.0, AdamW, None), ("fp16", 0.0, AdamW, None),
+     ("fp32", 0.2, AdamW, None), ("bf16", 0.2, AdamW, None), ("fp32", 0.2, AdamW, "lstm"), ("bf16", 0.0, AdamW, "gru")],
 )  # fmt: skip
-def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout, kind):
+def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precision, dropout, kind, cell):
     def norm(arrays):
         return cuda_standin.asarray(device_numbers.norm([x._host for x in arrays]))
 
@@ -89,7 +96,7 @@ def test_as_the_plain_step_on_cupys_stand_in(cuda_standin, monkeypatch, precisio
     monkeypatch.setattr(norm_cuda, "norm_on_card", norm)
     monkeypatch.setattr(lamb_cuda if kind is LAMB else adamw_cuda, "step_on_card", step)
     record_each_time(monkeypatch)
-    settings = {"device": "cuda", "precision": precision, "dropout": dropout, "kind": kind}
+    settings = {"device": "cuda", "precision": precision, "dropout": dropout, "kind": kind, "cell": cell}
     plain, captured = (make(captured, **settings) for captured in (False, True))
     expected, following = rows(plain, 5), backend.default_generator.seed64()
     backend.manual_seed(5)

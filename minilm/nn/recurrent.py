@@ -58,47 +58,32 @@ class _Recurrent(Module):
             raise ValueError(f"x must be (B, T, {self.input_size}); got shape {tuple(x.shape)}")
         alive = self._alive(x, mask)
         states = self._split_state(x, state)
-        last = []
+        x, last = ops.swapaxes(x, 0, 1), []  # time first: what a step reads lies in one piece
         for layer in range(self.num_layers):
             outputs = []
             for way in self._ways:
-                output, state = self._along(x, f"_l{layer}{way}", way, states[len(last)], alive)
+                names = [f"{name}_l{layer}{way}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+                weights = [getattr(self, name, None) for name in names]
+                output, *after = self._along(x, *weights, states[len(last)], alive, bool(way))
                 outputs.append(output)
-                last.append(state)
+                last.append(after)
             x = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=2)
             if layer + 1 < self.num_layers:
                 x = self.dropout(x)
-        return x, self._join_state(last)
+        return ops.swapaxes(x, 0, 1), self._join_state(last)
 
-    def _along(self, x, name: str, way: str, state: tuple, alive) -> tuple:
-        """One layer in one direction: (outputs (B, T, H), its last state)."""
-        weight_hh, bias_hh = getattr(self, f"weight_hh{name}"), getattr(self, f"bias_hh{name}", None)
-        sums = ops.linear(x, getattr(self, f"weight_ih{name}"), getattr(self, f"bias_ih{name}", None))
-        outputs: list = [None] * x.shape[1]
-        for t in range(x.shape[1])[:: -1 if way else 1]:
-            following = self._step(sums[:, t], ops.linear(state[0], weight_hh, bias_hh), state)
-            outputs[t] = following[0]
-            if alive is not None:
-                outputs[t] = ops.where(alive[t], following[0], 0)
-                following = tuple(ops.where(alive[t], new, old) for new, old in zip(following, state))
-            state = following
-        return ops.stack(outputs, axis=1), state
-
-    def _step(self, inputs, hiddens, state: tuple) -> tuple:
-        """The state after one token, given the sums over the input and over the state."""
+    def _along(self, x, weight_ih, weight_hh, bias_ih, bias_hh, state: tuple, alive, reverse: bool) -> tuple:
+        """One layer in one direction: its outputs (T, B, H), and the parts of its last state."""
         raise NotImplementedError
 
     def _alive(self, x, mask):
-        """For each t a column (B, 1) of whether the token is one; None if all are."""
+        """Whether each token is one, (T, B); None if all are."""
         if mask is None:
             return None
         values = backend.to_numpy(getattr(mask, "_data", mask)).astype(bool)
         if values.shape != tuple(x.shape[:2]):
             raise ValueError(f"mask must be {tuple(x.shape[:2])}, one entry a token; got {values.shape}")
-        if values.all():
-            return None
-        xp = backend.array_module(getattr(x, "_data", x))
-        return [xp.asarray(column[:, None]) for column in values.T]
+        return None if values.all() else backend.array_module(getattr(x, "_data", x)).asarray(values.T)
 
     def _split_state(self, x, state) -> list[tuple]:
         """The states of the layers and directions, one tuple each."""
@@ -113,7 +98,7 @@ class _Recurrent(Module):
             raise ValueError(f"the state must be {' and '.join([str(shape)] * parts)}; got {[p.shape for p in given]}")
         return [tuple(part[i] for part in given) for i in range(count)]
 
-    def _join_state(self, states: list[tuple]):
+    def _join_state(self, states: list):
         parts = tuple(ops.stack(list(part), axis=0) for part in zip(*states))
         return parts if isinstance(self, LSTM) else parts[0]
 
@@ -134,8 +119,9 @@ class LSTM(_Recurrent):
 
     gates = 4
 
-    def _step(self, inputs, hiddens, state: tuple) -> tuple:
-        return ops.lstm_cell(inputs + hiddens, state[1])
+    def _along(self, x, weight_ih, weight_hh, bias_ih, bias_hh, state, alive, reverse):
+        sums = ops.linear(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
+        return ops.lstm(sums, weight_hh, *state, alive, reverse)
 
 
 class GRU(_Recurrent):
@@ -149,5 +135,5 @@ class GRU(_Recurrent):
 
     gates = 3
 
-    def _step(self, inputs, hiddens, state: tuple) -> tuple:
-        return (ops.gru_cell(inputs, hiddens, state[0]),)
+    def _along(self, x, weight_ih, weight_hh, bias_ih, bias_hh, state, alive, reverse):
+        return ops.gru(ops.linear(x, weight_ih, bias_ih), weight_hh, bias_hh, *state, alive, reverse)

@@ -23,6 +23,8 @@ from .normalize import *
 from .normalize import __all__ as _normalize
 from .recurrent import *
 from .recurrent import __all__ as _recurrent
+from .recurrent_layers import *
+from .recurrent_layers import __all__ as _recurrent_layers
 from .reductions import *
 from .reductions import __all__ as _reductions
 from .rotary import *
@@ -34,5 +36,5 @@ _install()
 
 __all__ = sorted(
     _activations + _attention + _attention_weights + _compare + _dropout + _elementwise + _indexing + _linalg
-    + _loss + _normalize + _recurrent + _reductions + _rotary + _shape
+    + _loss + _normalize + _recurrent + _recurrent_layers + _reductions + _rotary + _shape
 )  # fmt: skip

@@ -14,17 +14,17 @@ _ONE = np.float32(1)
 
 
 @register("gru_cell", name="cpu", device="cpu", dtypes=("float32",))
-def gru_cell(inputs, hiddens, h):
+def gru_cell(inputs, hiddens, h, *, into):
     inputs, hiddens, h = (np.ascontiguousarray(array) for array in (inputs, hiddens, h))
-    after, activated = np.empty_like(h), np.empty_like(inputs)
+    after, activated = into or (np.empty_like(h), np.empty_like(inputs))
     _forward_all(parts_for(inputs.size), inputs, hiddens, h, after, activated)
     return after, activated
 
 
 @register("gru_cell_backward", name="cpu", device="cpu", dtypes=("float32",))
-def gru_cell_backward(g, hiddens, h, activated):
+def gru_cell_backward(g, hiddens, h, activated, *, into):
     given = [np.ascontiguousarray(array) for array in (g, hiddens, h, activated)]
-    dinputs, dhiddens, dh = np.empty_like(given[1]), np.empty_like(given[1]), np.empty_like(given[2])
+    dinputs, dhiddens, dh = into or (np.empty_like(given[1]), np.empty_like(given[1]), np.empty_like(given[2]))
     _backward_all(parts_for(dinputs.size), *given, dinputs, dhiddens, dh)
     return dinputs, dhiddens, dh
 

@@ -14,17 +14,17 @@ _ONE = np.float32(1)
 
 
 @register("lstm_cell", name="cpu", device="cpu", dtypes=("float32",))
-def lstm_cell(gates, c):
+def lstm_cell(gates, c, *, into):
     gates, c = np.ascontiguousarray(gates), np.ascontiguousarray(c)
-    h, c_next, activated = np.empty_like(c), np.empty_like(c), np.empty_like(gates)
+    h, c_next, activated = into or (np.empty_like(c), np.empty_like(c), np.empty_like(gates))
     _forward_all(parts_for(gates.size), gates, c, h, c_next, activated)
     return h, c_next, activated
 
 
 @register("lstm_cell_backward", name="cpu", device="cpu", dtypes=("float32",))
-def lstm_cell_backward(g_h, g_c, activated, c, c_next):
+def lstm_cell_backward(g_h, g_c, activated, c, c_next, *, into):
     given = [np.ascontiguousarray(array) for array in (g_h, g_c, activated, c, c_next)]
-    dgates, dc = np.empty_like(given[2]), np.empty_like(given[3])
+    dgates, dc = into or (np.empty_like(given[2]), np.empty_like(given[3]))
     _backward_all(parts_for(dgates.size), *given, dgates, dc)
     return dgates, dc
 

@@ -9,19 +9,19 @@ from ..registry import array_module, register
 
 
 @register("lstm_cell", name="cuda", device="cuda", dtypes=DTYPES)
-def lstm_cell(gates, c):
+def lstm_cell(gates, c, *, into):
     xp = array_module(c)
     gates, c = contiguous(xp, gates, c)
-    h_next, c_next, activated = xp.empty_like(c), xp.empty_like(c), xp.empty_like(gates)
+    h_next, c_next, activated = into or (xp.empty_like(c), xp.empty_like(c), xp.empty_like(gates))
     _launch("lstm_cell", c, gates, c, h_next, c_next, activated)
     return h_next, c_next, activated
 
 
 @register("lstm_cell_backward", name="cuda", device="cuda", dtypes=DTYPES)
-def lstm_cell_backward(g_h, g_c, activated, c, c_next):
+def lstm_cell_backward(g_h, g_c, activated, c, c_next, *, into):
     xp = array_module(c)
     arrays = contiguous(xp, g_h, g_c, activated, c, c_next)
-    dgates, dc = xp.empty(activated.shape, c.dtype), xp.empty(c.shape, c.dtype)
+    dgates, dc = into or (xp.empty(activated.shape, c.dtype), xp.empty(c.shape, c.dtype))
     _launch("lstm_cell_backward", c, *arrays, dgates, dc)
     return dgates, dc
 
