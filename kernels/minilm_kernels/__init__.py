@@ -31,10 +31,12 @@ from .elementwise import elementwise, elementwise_backward
 from .embedding import embedding_backward
 from .gelu import gelu, gelu_backward
 from .global_norm import global_norm
+from .gru import gru, gru_backward
 from .gru_cell import gru_cell, gru_cell_backward
 from .lamb import lamb
 from .layer_norm import layer_norm, layer_norm_backward
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_backward
+from .lstm import lstm, lstm_backward
 from .lstm_cell import lstm_cell, lstm_cell_backward
 from .quantize import quantize
 from .quantized_matmul import quantized_matmul
@@ -69,6 +71,8 @@ __all__ = [
     "gelu_backward",
     "get_num_threads",
     "global_norm",
+    "gru",
+    "gru_backward",
     "gru_cell",
     "gru_cell_backward",
     "implementations",
@@ -77,6 +81,8 @@ __all__ = [
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
+    "lstm",
+    "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",
     "operations",

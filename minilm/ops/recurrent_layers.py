@@ -1,15 +1,13 @@
 """LSTM and GRU along a sequence: a layer in one direction is one operation.
 
-Step by step there is only what needs the step before: a product with the state and the cell. Both passes write to
-arrays that are there from the start, time first, so that a step's part of them lies in one piece; the weights' gradient
-is one product over all steps, at the end.
+Step by step there is only what needs the step before: a product with the state and the cell, in the kernels. Time comes
+first, so that a step's part of an array lies in one piece; the weight's gradient is one product over all steps.
 """
 
 from __future__ import annotations
 
 import minilm_kernels as kernels
 from minilm_kernels.checks import wide
-from minilm_kernels.products import matmul_into
 
 from minilm.autograd import Array, op
 from minilm.autograd.mode import state
@@ -78,32 +76,19 @@ def _check(name: str, gates: int, sums, weight_hh, states: dict, alive) -> None:
 
 @op(keeps=("hs", "cs", "activated"))
 def _lstm(sums: Array, weight_hh: Array, h: Array, c: Array, alive, reverse):
-    dtype = wide(h)
-    gates = _in_order(sums, reverse).astype(dtype, order="C")  # a copy, to which the products are added
-    activated = array_module(sums).empty_like(gates)
-    hs, cs, living = _states(h, gates), _states(c, gates), _columns(alive, reverse)
-    for t in range(len(gates)):
-        matmul_into(gates[t], hs[t].astype(weight_hh.dtype, copy=False), weight_hh.T, add=True)
-        kernels.lstm_cell(gates[t], cs[t], into=(hs[t + 1], cs[t + 1], activated[t]))
-        if living is not None:
-            _keep_where_padded(living[t], t, hs, cs)
+    given, (h_wide, c_wide) = _in_order(sums, reverse), (x.astype(wide(h), copy=False) for x in (h, c))
+    given, alive = given.astype(wide(h), copy=False), _in_order(alive, reverse)
+    hs, cs, activated = kernels.lstm(given, weight_hh, h_wide, c_wide, alive=alive)
     last = tuple(states[-1].astype(h.dtype) for states in (hs, cs))
-    return (_outputs(hs, living, reverse, h.dtype), *last), hs, cs, activated
+    return (_outputs(hs, alive, reverse, h.dtype), *last), hs, cs, activated
 
 
 @_lstm.gradient
 def _(g, weight_hh, y, hs, cs, activated, alive, reverse, needs):  # y: an output is hs's memory, and looked after
-    dgates, living = array_module(hs).empty_like(activated), _columns(alive, reverse)
-    arriving, dc = _arriving(g[0], g[1], hs, living, reverse), g[2].astype(cs.dtype)
-    for t in range(len(dgates))[::-1]:
-        passing = None if living is None else [_taken_where_padded(living[t], x) for x in (arriving[t + 1], dc)]
-        kernels.lstm_cell_backward(arriving[t + 1], dc, activated[t], cs[t], cs[t + 1], into=(dgates[t], dc))
-        if passing is not None:
-            arriving[t] += passing[0]
-            dc += passing[1]
-        matmul_into(arriving[t], dgates[t].astype(weight_hh.dtype, copy=False), weight_hh, add=True)
+    g, alive = _arriving(g, hs, alive, reverse), _in_order(alive, reverse)
+    dgates, dh, dc = kernels.lstm_backward(*g, weight_hh, cs, activated, alive=alive)
     dweight = _weight_gradient(dgates, hs, weight_hh.dtype) if needs[1] else None
-    return _in_order(dgates, reverse), dweight, arriving[0], dc
+    return _in_order(dgates, reverse), dweight, dh, dc
 
 
 @_lstm.composition
@@ -117,34 +102,18 @@ def _(sums, weight_hh, h, c, alive, reverse):
 
 @op(keeps=("hs", "hiddens", "activated"))
 def _gru(sums: Array, weight_hh: Array, bias_hh: Array, h: Array, alive, reverse):
-    dtype = wide(h)
-    inputs = _in_order(sums, reverse).astype(dtype, copy=False)
-    hiddens, activated = (array_module(sums).empty(sums.shape, dtype) for _ in range(2))
-    hiddens[...] = 0 if bias_hh is None else bias_hh
-    hs, living = _states(h, inputs), _columns(alive, reverse)
-    for t in range(len(inputs)):
-        matmul_into(hiddens[t], hs[t].astype(weight_hh.dtype, copy=False), weight_hh.T, add=bias_hh is not None)
-        kernels.gru_cell(inputs[t], hiddens[t], hs[t], into=(hs[t + 1], activated[t]))
-        if living is not None:
-            _keep_where_padded(living[t], t, hs)
-    return (_outputs(hs, living, reverse, h.dtype), hs[-1].astype(h.dtype)), hs, hiddens, activated
+    given, alive = _in_order(sums, reverse).astype(wide(h), copy=False), _in_order(alive, reverse)
+    hs, hiddens, activated = kernels.gru(given, weight_hh, bias_hh, h.astype(wide(h), copy=False), alive=alive)
+    return (_outputs(hs, alive, reverse, h.dtype), hs[-1].astype(h.dtype)), hs, hiddens, activated
 
 
 @_gru.gradient
 def _(g, weight_hh, bias_hh, y, hs, hiddens, activated, alive, reverse, needs):
-    xp, living = array_module(hs), _columns(alive, reverse)
-    dinputs, dhiddens, direct = xp.empty_like(hiddens), xp.empty_like(hiddens), xp.empty_like(hs[0])
-    arriving = _arriving(g[0], g[1], hs, living, reverse)
-    for t in range(len(dinputs))[::-1]:
-        if living is not None:
-            arriving[t] += _taken_where_padded(living[t], arriving[t + 1])
-        into = dinputs[t], dhiddens[t], direct
-        kernels.gru_cell_backward(arriving[t + 1], hiddens[t], hs[t], activated[t], into=into)
-        arriving[t] += direct
-        matmul_into(arriving[t], dhiddens[t].astype(weight_hh.dtype, copy=False), weight_hh, add=True)
+    g, alive = _arriving(g, hs, alive, reverse), _in_order(alive, reverse)
+    dsums, dhiddens, dh = kernels.gru_backward(*g, weight_hh, hs, hiddens, activated, alive=alive)
     dweight = _weight_gradient(dhiddens, hs, weight_hh.dtype) if needs[1] else None
     dbias = kernels.column_sums(_rows(dhiddens)) if needs[2] else None
-    return _in_order(dinputs, reverse), dweight, dbias, arriving[0]
+    return _in_order(dsums, reverse), dweight, dbias, dh
 
 
 @_gru.composition
@@ -174,49 +143,25 @@ def _as(x, dtype):
     return x if x.dtype == dtype else astype(x, dtype)
 
 
-# Raw arrays (T, B, ...), in the order of the walk. Of states there are T + 1: the first one is that before it.
+# Raw arrays, in the order of the walk.
 
 
 def _in_order(x, reverse: bool):
-    return x[::-1] if reverse else x
+    return x[::-1] if reverse and x is not None else x
 
 
-def _columns(alive, reverse: bool):
-    """alive (T, B) as columns (T, B, 1); None stays."""
-    return None if alive is None else _in_order(alive, reverse)[..., None]
-
-
-def _states(first, sums):
-    states = array_module(sums).empty((len(sums) + 1, *first.shape), sums.dtype)
-    states[0] = first
-    return states
-
-
-def _keep_where_padded(living, t: int, *states) -> None:
-    for x in states:
-        x[t + 1] = array_module(x).where(living, x[t + 1], x[t])
-
-
-def _taken_where_padded(living, x):
-    """What passes the cell by, (B, C); x is zero there from now on."""
-    xp = array_module(x)
-    passing = xp.where(living, 0, x)
-    x[...] = xp.where(living, x, 0)
-    return passing
-
-
-def _outputs(hs, living, reverse: bool, dtype):
-    outputs = hs[1:] if living is None else array_module(hs).where(living, hs[1:], 0)
+def _outputs(hs, alive, reverse: bool, dtype):
+    """What is seen of the states (T + 1, B, C): those after each token, zero for padding, in the order of time."""
+    outputs = hs[1:] if alive is None else array_module(hs).where(alive[..., None], hs[1:], 0)
     return _in_order(outputs, reverse).astype(dtype, copy=False)
 
 
-def _arriving(g, g_last, hs, living, reverse: bool):
-    """The gradients that come to each state from its output and, at the last one, from what is returned of it."""
-    arriving, g = array_module(hs).empty_like(hs), _in_order(g, reverse)
-    arriving[0] = 0
-    arriving[1:] = g if living is None else array_module(hs).where(living, g, 0)
-    arriving[-1] += g_last
-    return arriving
+def _arriving(g, hs, alive, reverse: bool) -> list:
+    """The gradients of outputs and last states as the kernels take them."""
+    g = [x.astype(hs.dtype, copy=False) for x in g]
+    g[0] = g[0] if alive is None else array_module(hs).where(alive[..., None], g[0], 0)
+    g[0] = _in_order(g[0], reverse)
+    return g
 
 
 def _rows(x):
