@@ -14,7 +14,7 @@ from .jit import jit
 from .simd import LANES, load, store
 from .tile_product import COLUMNS, ROWS, multiply_tile
 
-__all__ = ["BLOCK", "COLUMNS", "LEAST_STEPS", "Tasks", "add_product", "flat", "move", "rows_of", "too_short"]
+__all__ = ["BLOCK", "COLUMNS", "LEAST_STEPS", "PADDED", "Tasks", "add_product", "flat", "move", "refusal", "rows_of"]
 
 BLOCK = 8 * ROWS  # what is between a product and a cell then stays in the first cache level
 PADDED = COLUMNS * BLOCK  # numbers of one gate in a task's scratch
@@ -58,10 +58,12 @@ class Tasks:
         return np.zeros(2 * self.rows * width, np.float32)
 
 
-def too_short(steps: int, weight) -> str | None:
-    """Why a kernel does not take a sequence of so many steps or such a weight; None if it does."""
+def refusal(steps: int, rows: int, weight) -> str | None:
+    """Why a kernel does not take so many steps of so many rows, or such a weight; None if it does."""
     if steps < LEAST_STEPS:
         return f"it packs the weights first, which pays from {LEAST_STEPS} steps on"
+    if rows < 2:
+        return "it multiplies several rows at a time; BLAS is faster with one"
     return None if weight.dtype == np.float32 else "it takes weights in float32"
 
 

@@ -67,7 +67,7 @@ def test_a_gru_without_a_bias(check):
 
 @given(
     name=st.sampled_from(["lstm", "gru"]),
-    sizes=st.tuples(st.integers(1, 7), st.integers(0, 9), st.integers(1, 40)),
+    sizes=st.tuples(st.integers(1, 12), st.integers(0, 9), st.integers(1, 40)),
     masked=st.booleans(),
     reverse=st.booleans(),
     bias=st.booleans(),

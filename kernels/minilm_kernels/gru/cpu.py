@@ -6,21 +6,21 @@ import numpy as np
 
 from ..jit import jit
 from ..launch import in_parts
-from ..recurrence import BLOCK, COLUMNS, Tasks, add_product, flat, move, rows_of, too_short
+from ..recurrence import BLOCK, COLUMNS, PADDED, Tasks, add_product, flat, move, refusal, rows_of
 from ..registry import register
 from ..vector_math import logistic, tanh
 
-_ONE, _PADDED = np.float32(1), COLUMNS * BLOCK
+_ONE = np.float32(1)
 
 
 def _limits(sums, weight, bias, h, **settings):
     if bias is not None and bias.dtype != np.float32:
         return "it takes a bias in float32"
-    return too_short(len(sums), weight)
+    return refusal(*sums.shape[:2], weight)
 
 
 def _limits_backward(g, g_h, weight, *rest, **settings):
-    return too_short(len(g), weight)
+    return refusal(*g.shape[:2], weight)
 
 
 @register("gru", name="cpu", device="cpu", dtypes=("float32",), limits=_limits)
@@ -52,7 +52,7 @@ def gru_backward(g, g_h, weight, hs, hiddens, activated, *, alive):
 
 @jit(inline=True)
 def _forward(t, B, C, sums, panels, bias, alive, lately, state, hs, hiddens, activated, start, stop):
-    scratch, blocks, padded_rows = np.empty(7 * _PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (2 * C)
+    scratch, blocks, padded_rows = np.empty(7 * PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (2 * C)
     now, then = t % 2 * padded_rows * C, (t + 1) % 2 * padded_rows * C
     for task in range(start, stop):
         unit = task // blocks
@@ -63,15 +63,15 @@ def _forward(t, B, C, sums, panels, bias, alive, lately, state, hs, hiddens, act
             scratch[:] = 0
         for gate in range(3):
             for r in range(rows):
-                place = gate * _PADDED + r * COLUMNS
+                place = gate * PADDED + r * COLUMNS
                 move(scratch, place, bias, gate * C + feature, width)
-                move(scratch, 3 * _PADDED + place, sums, ((t * B + first + r) * 3 + gate) * C + feature, width)
+                move(scratch, 3 * PADDED + place, sums, ((t * B + first + r) * 3 + gate) * C + feature, width)
             panel = (unit * 3 + gate) * C * COLUMNS
-            add_product(scratch, gate * _PADDED, rows, lately, now + first * C, C, panels, panel, C)
-        b_r, b_z = scratch[:n], scratch[_PADDED : _PADDED + n]
-        b_n, r_gate = scratch[2 * _PADDED : 2 * _PADDED + n], scratch[3 * _PADDED : 3 * _PADDED + n]
-        z, candidate = scratch[4 * _PADDED : 4 * _PADDED + n], scratch[5 * _PADDED : 5 * _PADDED + n]
-        after, mine = scratch[6 * _PADDED : 6 * _PADDED + n], (unit * padded_rows + first) * COLUMNS
+            add_product(scratch, gate * PADDED, rows, lately, now + first * C, C, panels, panel, C)
+        b_r, b_z = scratch[:n], scratch[PADDED : PADDED + n]
+        b_n, r_gate = scratch[2 * PADDED : 2 * PADDED + n], scratch[3 * PADDED : 3 * PADDED + n]
+        z, candidate = scratch[4 * PADDED : 4 * PADDED + n], scratch[5 * PADDED : 5 * PADDED + n]
+        after, mine = scratch[6 * PADDED : 6 * PADDED + n], (unit * padded_rows + first) * COLUMNS
         before = state[mine : mine + n]
         for k in range(n):
             r_gate[k] = logistic(r_gate[k] + b_r[k])
@@ -85,10 +85,10 @@ def _forward(t, B, C, sums, panels, bias, alive, lately, state, hs, hiddens, act
             row, place = (first + r) * C + feature, r * COLUMNS
             for gate in range(3):
                 target = ((t * B + first + r) * 3 + gate) * C + feature
-                move(hiddens, target, scratch, gate * _PADDED + place, width)
-                move(activated, target, scratch, (3 + gate) * _PADDED + place, width)
+                move(hiddens, target, scratch, gate * PADDED + place, width)
+                move(activated, target, scratch, (3 + gate) * PADDED + place, width)
             if alive.size == 0 or alive[t * B + first + r]:
-                move(state, mine + place, scratch, 6 * _PADDED + place, COLUMNS)
+                move(state, mine + place, scratch, 6 * PADDED + place, COLUMNS)
             move(lately, then + row, state, mine + place, width)
             move(hs, (t + 1) * B * C + row, state, mine + place, width)
 
@@ -98,7 +98,7 @@ def _backward(
     t, T, B, C, g, hs, hiddens, activated, panels, alive, lately, passing, dsums, dhiddens, dh_out, start, stop
 ):  # fmt: skip
     """From the gradients at the hiddens of step t, if there was one, to those at the hiddens of the step before."""
-    scratch, blocks, padded_rows = np.empty(8 * _PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (6 * C)
+    scratch, blocks, padded_rows = np.empty(8 * PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (6 * C)
     now, then = t % 2 * padded_rows * 3 * C, (t + 1) % 2 * padded_rows * 3 * C
     for task in range(start, stop):
         unit = task // blocks
@@ -120,16 +120,16 @@ def _backward(
             continue
         for r in range(rows):
             row, place = ((t - 1) * B + first + r) * C + feature, r * COLUMNS
-            move(scratch, 1 * _PADDED + place, g, row, width)
-            move(scratch, 2 * _PADDED + place, hs, row, width)
+            move(scratch, 1 * PADDED + place, g, row, width)
+            move(scratch, 2 * PADDED + place, hs, row, width)
             source = ((t - 1) * B + first + r) * 3 * C + feature
-            move(scratch, 3 * _PADDED + place, hiddens, source + 2 * C, width)
+            move(scratch, 3 * PADDED + place, hiddens, source + 2 * C, width)
             for gate in range(3):
-                move(scratch, (4 + gate) * _PADDED + place, activated, source + gate * C, width)
-        given, before = scratch[_PADDED : _PADDED + n], scratch[2 * _PADDED : 2 * _PADDED + n]
-        b_n, r_gate = scratch[3 * _PADDED : 3 * _PADDED + n], scratch[4 * _PADDED : 4 * _PADDED + n]
-        z, candidate = scratch[5 * _PADDED : 5 * _PADDED + n], scratch[6 * _PADDED : 6 * _PADDED + n]
-        bent = scratch[7 * _PADDED : 7 * _PADDED + n]
+                move(scratch, (4 + gate) * PADDED + place, activated, source + gate * C, width)
+        given, before = scratch[PADDED : PADDED + n], scratch[2 * PADDED : 2 * PADDED + n]
+        b_n, r_gate = scratch[3 * PADDED : 3 * PADDED + n], scratch[4 * PADDED : 4 * PADDED + n]
+        z, candidate = scratch[5 * PADDED : 5 * PADDED + n], scratch[6 * PADDED : 6 * PADDED + n]
+        bent = scratch[7 * PADDED : 7 * PADDED + n]
         for k in range(n):
             arriving[k] += given[k]
         for k in range(n):
@@ -149,14 +149,14 @@ def _backward(
                     passed[k] = arriving[k]
                     b_n[k] = before[k] = given[k] = bent[k] = 0
             target, lasting = then + (first + r) * 3 * C + feature, ((t - 1) * B + first + r) * 3 * C + feature
-            move(lately, target, scratch, 3 * _PADDED + place, width)
-            move(lately, target + C, scratch, 2 * _PADDED + place, width)
-            move(lately, target + 2 * C, scratch, 7 * _PADDED + place, width)
+            move(lately, target, scratch, 3 * PADDED + place, width)
+            move(lately, target + C, scratch, 2 * PADDED + place, width)
+            move(lately, target + 2 * C, scratch, 7 * PADDED + place, width)
             for gate in range(3):
                 move(dhiddens, lasting + gate * C, lately, target + gate * C, width)
             for gate in range(2):
                 move(dsums, lasting + gate * C, lately, target + gate * C, width)
-            move(dsums, lasting + 2 * C, scratch, 1 * _PADDED + place, width)
+            move(dsums, lasting + 2 * C, scratch, 1 * PADDED + place, width)
 
 
 @jit

@@ -6,19 +6,19 @@ import numpy as np
 
 from ..jit import jit
 from ..launch import in_parts
-from ..recurrence import BLOCK, COLUMNS, Tasks, add_product, flat, move, rows_of, too_short
+from ..recurrence import BLOCK, COLUMNS, PADDED, Tasks, add_product, flat, move, refusal, rows_of
 from ..registry import register
 from ..vector_math import logistic, tanh
 
-_ONE, _PADDED = np.float32(1), COLUMNS * BLOCK
+_ONE = np.float32(1)
 
 
 def _limits(sums, weight, *states, **settings):
-    return too_short(len(sums), weight)
+    return refusal(*sums.shape[:2], weight)
 
 
 def _limits_backward(g, g_h, g_c, weight, *rest, **settings):
-    return too_short(len(g), weight)
+    return refusal(*g.shape[:2], weight)
 
 
 @register("lstm", name="cpu", device="cpu", dtypes=("float32",), limits=_limits)
@@ -49,7 +49,7 @@ def lstm_backward(g, g_h, g_c, weight, cs, activated, *, alive):
 
 @jit(inline=True)
 def _forward(t, B, C, sums, panels, alive, lately, c, hs, cs, activated, start, stop):
-    scratch, blocks, padded_rows = np.empty(6 * _PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (2 * C)
+    scratch, blocks, padded_rows = np.empty(6 * PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (2 * C)
     now, then = t % 2 * padded_rows * C, (t + 1) % 2 * padded_rows * C
     for task in range(start, stop):
         unit = task // blocks
@@ -61,12 +61,12 @@ def _forward(t, B, C, sums, panels, alive, lately, c, hs, cs, activated, start, 
         for gate in range(4):
             for r in range(rows):
                 source = ((t * B + first + r) * 4 + gate) * C + feature
-                move(scratch, gate * _PADDED + r * COLUMNS, sums, source, width)
+                move(scratch, gate * PADDED + r * COLUMNS, sums, source, width)
             panel = (unit * 4 + gate) * C * COLUMNS
-            add_product(scratch, gate * _PADDED, rows, lately, now + first * C, C, panels, panel, C)
-        i, f = scratch[:n], scratch[_PADDED : _PADDED + n]
-        g, o = scratch[2 * _PADDED : 2 * _PADDED + n], scratch[3 * _PADDED : 3 * _PADDED + n]
-        after, hidden = scratch[4 * _PADDED : 4 * _PADDED + n], scratch[5 * _PADDED : 5 * _PADDED + n]
+            add_product(scratch, gate * PADDED, rows, lately, now + first * C, C, panels, panel, C)
+        i, f = scratch[:n], scratch[PADDED : PADDED + n]
+        g, o = scratch[2 * PADDED : 2 * PADDED + n], scratch[3 * PADDED : 3 * PADDED + n]
+        after, hidden = scratch[4 * PADDED : 4 * PADDED + n], scratch[5 * PADDED : 5 * PADDED + n]
         mine = (unit * padded_rows + first) * COLUMNS
         before = c[mine : mine + n]
         for k in range(n):
@@ -84,11 +84,11 @@ def _forward(t, B, C, sums, panels, alive, lately, c, hs, cs, activated, start, 
         for r in range(rows):
             for gate in range(4):
                 target = ((t * B + first + r) * 4 + gate) * C + feature
-                move(activated, target, scratch, gate * _PADDED + r * COLUMNS, width)
+                move(activated, target, scratch, gate * PADDED + r * COLUMNS, width)
             row, place = (first + r) * C + feature, r * COLUMNS
             if alive.size == 0 or alive[t * B + first + r]:
-                move(c, mine + place, scratch, 4 * _PADDED + place, COLUMNS)
-                move(lately, then + row, scratch, 5 * _PADDED + place, width)
+                move(c, mine + place, scratch, 4 * PADDED + place, COLUMNS)
+                move(lately, then + row, scratch, 5 * PADDED + place, width)
             else:
                 move(lately, then + row, lately, now + row, width)
             move(cs, (t + 1) * B * C + row, c, mine + place, width)
@@ -98,7 +98,7 @@ def _forward(t, B, C, sums, panels, alive, lately, c, hs, cs, activated, start, 
 @jit(inline=True)
 def _backward(t, T, B, C, g, cs, activated, panels, alive, lately, passing, dc, dgates, dh_out, dc_out, start, stop):
     """From the gradients at the gates of step t, if there was one, to those at the gates of the step before."""
-    scratch, blocks, padded_rows = np.empty(9 * _PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (8 * C)
+    scratch, blocks, padded_rows = np.empty(9 * PADDED, np.float32), (B + BLOCK - 1) // BLOCK, lately.size // (8 * C)
     now, then = t % 2 * padded_rows * 4 * C, (t + 1) % 2 * padded_rows * 4 * C
     for task in range(start, stop):
         unit = task // blocks
@@ -122,16 +122,16 @@ def _backward(t, T, B, C, g, cs, activated, panels, alive, lately, passing, dc, 
             continue
         for r in range(rows):
             row, place = ((t - 1) * B + first + r) * C + feature, r * COLUMNS
-            move(scratch, 1 * _PADDED + place, g, row, width)
-            move(scratch, 2 * _PADDED + place, cs, row, width)
-            move(scratch, 3 * _PADDED + place, cs, row + B * C, width)
+            move(scratch, 1 * PADDED + place, g, row, width)
+            move(scratch, 2 * PADDED + place, cs, row, width)
+            move(scratch, 3 * PADDED + place, cs, row + B * C, width)
             for gate in range(4):
                 source = (((t - 1) * B + first + r) * 4 + gate) * C + feature
-                move(scratch, (5 + gate) * _PADDED + place, activated, source, width)
-        given, before = scratch[_PADDED : _PADDED + n], scratch[2 * _PADDED : 2 * _PADDED + n]
-        bent, through = scratch[3 * _PADDED : 3 * _PADDED + n], scratch[4 * _PADDED : 4 * _PADDED + n]
-        i, f = scratch[5 * _PADDED : 5 * _PADDED + n], scratch[6 * _PADDED : 6 * _PADDED + n]
-        gg, o = scratch[7 * _PADDED : 7 * _PADDED + n], scratch[8 * _PADDED : 8 * _PADDED + n]
+                move(scratch, (5 + gate) * PADDED + place, activated, source, width)
+        given, before = scratch[PADDED : PADDED + n], scratch[2 * PADDED : 2 * PADDED + n]
+        bent, through = scratch[3 * PADDED : 3 * PADDED + n], scratch[4 * PADDED : 4 * PADDED + n]
+        i, f = scratch[5 * PADDED : 5 * PADDED + n], scratch[6 * PADDED : 6 * PADDED + n]
+        gg, o = scratch[7 * PADDED : 7 * PADDED + n], scratch[8 * PADDED : 8 * PADDED + n]
         for k in range(n):
             arriving[k] += given[k]
         for k in range(n):
@@ -163,10 +163,10 @@ def _backward(t, T, B, C, g, cs, activated, panels, alive, lately, passing, dc, 
             else:
                 move(dc, mine + place, scratch, place, COLUMNS)
             target, lasting = then + (first + r) * 4 * C + feature, ((t - 1) * B + first + r) * 4 * C + feature
-            move(lately, target, scratch, 5 * _PADDED + place, width)
-            move(lately, target + C, scratch, 2 * _PADDED + place, width)
-            move(lately, target + 2 * C, scratch, 3 * _PADDED + place, width)
-            move(lately, target + 3 * C, scratch, 8 * _PADDED + place, width)
+            move(lately, target, scratch, 5 * PADDED + place, width)
+            move(lately, target + C, scratch, 2 * PADDED + place, width)
+            move(lately, target + 2 * C, scratch, 3 * PADDED + place, width)
+            move(lately, target + 3 * C, scratch, 8 * PADDED + place, width)
             for gate in range(4):
                 move(dgates, lasting + gate * C, lately, target + gate * C, width)
 
