@@ -78,6 +78,7 @@ def test_as_step_by_step(name, sizes, masked, reverse, bias, seed):
     shapes = [(T, B, 4 * C), (4 * C, C), (B, C), (B, C)] if name == "lstm" else [
         (T, B, 3 * C), (3 * C, C), (3 * C,), (B, C)]  # fmt: skip
     arrays = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    arrays[1] *= np.float32(C**-0.5)  # else a rounding grows from step to step
     if name == "gru" and not bias:
         arrays[2] = None
     alive = random.random((T, B)) < 0.7 if masked else None
