@@ -1,4 +1,4 @@
-"""The shapes of GPT-2 that training steps are timed at, and one step of each library on such a model."""
+"""The shapes of GPT-2 and of recurrent models that training steps are timed at, and a step of each library on one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,11 @@ SHAPES = {
         "lr": 6e-4,
         "warmup": 2000,
     },
+    "lstm": {"cell": "lstm", "hidden_size": 220},
+    "gru": {"cell": "gru", "hidden_size": 254},
 }
+for name in ("lstm", "gru"):
+    SHAPES[name] |= {"vocab_size": 65, "num_layers": 2, "context": 128, "batch": 16, "lr": 1e-3, "warmup": 100}
 USUAL = {"cpu": ("char-cpu", "medium", "gpt2-124m"), "cuda": ("gpt2-124m-1024",)}
 # Learning rates, and the steps over which they rise to them, are those that nanoGPT trains such models with.
 OPTIMISER = {"betas": (0.9, 0.99), "eps": 1e-8}
@@ -71,17 +75,24 @@ def set_learning_rate(optimiser, shape: dict, step: int) -> None:
         group["lr"] = shape["lr"] * min(1.0, step / shape["warmup"])
 
 
-def initial_weights(shape: dict) -> dict:
+def our_model(shape: dict):
     from minilm.backend import Generator
-    from minilm.models import GPT2, GPT2Config
+    from minilm.models import GPT2, GPT2Config, RecurrentConfig, RecurrentLM
 
-    return GPT2(GPT2Config(**model_shape(shape)), Generator(0)).state_dict()
+    if "cell" in shape:
+        return RecurrentLM(RecurrentConfig(**model_shape(shape)), Generator(0))
+    return GPT2(GPT2Config(**model_shape(shape), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), Generator(0))
+
+
+def context(shape: dict) -> int:
+    """The tokens of a row."""
+    return shape.get("context") or shape["n_positions"]
 
 
 def batches(shape: dict):
     """Endless (inputs, targets) of tokens with something to learn in them: a noisy repeating walk."""
     random = np.random.default_rng(1)
-    rows, length = shape["batch"], shape.get("context", shape["n_positions"])
+    rows, length = shape["batch"], context(shape)
     while True:
         walk = np.cumsum(random.integers(0, 3, (rows, length + 1)), axis=1) + random.integers(0, 1000, (rows, 1))
         ids = walk % shape["vocab_size"]
@@ -92,14 +103,11 @@ def our_step(shape: dict, device: str, precision: str, captured: bool):
     """As our training loop steps: on a GPU recorded as a graph, if `captured`."""
     from minilm import optim
     from minilm.backend import keep_objects, reuse_memory
-    from minilm.models import GPT2, GPT2Config
     from minilm.training.captured_step import CapturedStep
     from minilm.training.step import TrainingStep
 
     reuse_memory()
-    model = GPT2(GPT2Config(**model_shape(shape), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
-    model.load_state_dict(initial_weights(shape))
-    model.to(device)
+    model = our_model(shape).to(device)
     optimiser = optim.AdamW(optim.decay_groups(model.named_parameters(), WEIGHT_DECAY), lr=shape["lr"], **OPTIMISER)
     kind = CapturedStep if captured else TrainingStep
     work = kind(model, optimiser, grad_clip=MAX_NORM, precision=precision)
@@ -122,11 +130,12 @@ def torch_step(shape: dict, device: str, precision: str):
     """As one would write it plainly, on a GPU compiled."""
     import torch
     from torch_gpt import TorchGPT
+    from torch_recurrent import TorchRecurrent
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    model = TorchGPT(**model_shape(shape))
-    model.load_ours(initial_weights(shape))
+    model = (TorchRecurrent if "cell" in shape else TorchGPT)(**model_shape(shape))
+    model.load_ours(our_model(shape).state_dict())
     model.to(device)
     run = torch.compile(model) if device == "cuda" else model
     fused = {"fused": True} if device == "cuda" else {}
@@ -148,11 +157,13 @@ def torch_step(shape: dict, device: str, precision: str):
 
 def operations_per_step(shape: dict) -> float:
     """Floating-point operations of a step: 6 N a token for the weights, 12 L C T (half of it causal) for attention."""
-    length = shape.get("context", shape["n_positions"])
-    tokens, width, layers = shape["batch"] * length, shape["n_embd"], shape["n_layer"]
+    if "cell" in shape:
+        gates, width = {"lstm": 4, "gru": 3}[shape["cell"]], shape["hidden_size"]
+        return tokens_per_step(shape) * 6 * width * (2 * gates * shape["num_layers"] * width + shape["vocab_size"])
+    width, layers = shape["n_embd"], shape["n_layer"]
     weights = 12 * layers * width**2 + shape["vocab_size"] * width
-    return tokens * (6 * weights + 12 * layers * width * length / 2)
+    return tokens_per_step(shape) * (6 * weights + 12 * layers * width * context(shape) / 2)
 
 
 def tokens_per_step(shape: dict) -> int:
-    return shape["batch"] * shape.get("context", shape["n_positions"])
+    return shape["batch"] * context(shape)

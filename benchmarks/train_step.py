@@ -1,6 +1,6 @@
-"""A whole training step (forward, backward, clipping, AdamW): ours and a plain torch GPT's of the same shape.
+"""A whole training step (forward, backward, clipping, AdamW): ours and that of a plain torch model of the same shape.
 
-    python benchmarks/train_step.py [--shapes char-cpu,medium,gpt2-124m] [--rounds 15] [--losses 100] [--save FILE]
+    python benchmarks/train_step.py [--shapes char-cpu,medium,lstm] [--rounds 15] [--losses 100] [--save FILE]
     python benchmarks/train_step.py --device cuda [--precision bf16] [--losses 100 --against cpu]
 
 Each library runs in its own process, so that neither's allocator or threads serve the other and each has its own peak
