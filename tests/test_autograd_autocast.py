@@ -188,6 +188,8 @@ def _inputs(operation, dtype):
         return draw[:1], {"p": 0.25, "seed": 3}
     if operation.startswith("linear_cross_entropy"):
         return [draw[0].reshape(32, 16), draw[1][0].reshape(16, 16)[:7], np.arange(32) % 7], {"label_smoothing": 0.1}
+    if operation.startswith("elementwise"):
+        return draw[:1], {"function": "silu"}
     if operation.startswith("cross_entropy"):
         return [draw[0].reshape(32, 16), np.arange(32) % 16], {"label_smoothing": 0.1}
     return (draw[:2], {}) if operation.startswith("swiglu") else ([draw[0], draw[1][0, 0, 0]], {"approximate": "tanh"})
