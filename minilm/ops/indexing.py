@@ -35,7 +35,11 @@ def _placed(g, index, shape):
     """The gradient of `x[index]` for an x of `shape`."""
     if isinstance(g, Tensor):
         return place(g, index, shape)
-    return Placed(g, index, shape, None if _is_basic(index) else portable.add_at)
+    if _is_basic(index):
+        return Placed(g, index, shape)
+    if _kind(index) in "iu" and len(shape) == 2:  # rows of a table, negative ones counted from behind
+        return _placed_rows(g, to_device(index, device_of(g)) % max(shape[0], 1), shape)
+    return Placed(g, index, shape, portable.add_at)
 
 
 @op
@@ -207,8 +211,13 @@ def _(g, indices, weight_shape, padding_idx):
         g, indices = g[real], indices[real]
     if isinstance(g, Tensor):
         return place(g, indices, weight_shape)
+    return _placed_rows(g, indices, weight_shape)
+
+
+def _placed_rows(g, indices, shape) -> Placed:
+    """The gradient of the rows of a table of `shape` that non-negative `indices` name."""
     rows = indices.reshape(-1)
-    return Placed(g.reshape(rows.size, weight_shape[1]), rows, weight_shape, _add_rows)
+    return Placed(g.reshape(rows.size, shape[1]), rows, shape, _add_rows)
 
 
 def _add_rows(target, rows, values) -> None:

@@ -11,7 +11,7 @@ from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
 
 from .axes import axes_of
-from .elementwise import exp, sqrt, where
+from .elementwise import by_kernel, exp, sqrt, where
 from .shape import broadcast_to, flip
 
 __all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]
@@ -154,7 +154,7 @@ def logsumexp(x: Array, axis=None, keepdims=False):
     highest = portable.largest(x, axis, True, -xp.inf)
     highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)
     with np.errstate(divide="ignore"):  # the logarithm of a sum of nothing is -inf, and no reason to warn
-        y = xp.log(_narrow(xp.exp(x - highest).sum(axis=axis, dtype=_wide(x), keepdims=True), x)) + highest
+        y = xp.log(_narrow(by_kernel("exp", x - highest).sum(axis=axis, dtype=_wide(x), keepdims=True), x)) + highest
     return y if keepdims else y.squeeze(axes_of(axis, x.ndim))
 
 
