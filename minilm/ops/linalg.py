@@ -79,7 +79,8 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
     matrix = weight.T if layout == "oi" else weight
     if matrix.ndim != 2 or x.ndim == 0 or x.shape[-1] != matrix.shape[0]:
         raise ValueError(
-            f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit"
+            f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit: the "
+            f"weight is ({'out, in' if layout == 'oi' else 'in, out'}), and x (..., in)"
         )
     y = product(_rows(x), matrix, align_rows=True)
     if bias is not None and bias.dtype == y.dtype and bias.shape == y.shape[1:]:
