@@ -35,7 +35,7 @@ def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str, d
     y, *others = forward(*given, **run)
     rounded, *same = forward(*given, dtype=dtype, **run)
     assert rounded.dtype == dtype
-    _same(rounded, y.astype(dtype))
+    _same(rounded, y, dtype)
     for one, other in zip(same, others, strict=True):
         assert one.dtype == np.float32
         _same(one, other)
@@ -51,8 +51,11 @@ def _check(operation: str, shape: tuple, dtype: np.dtype, implementation: str, d
         _same(one, other)
 
 
-def _same(one, other) -> None:
-    np.testing.assert_array_equal(backend.to_numpy(one), backend.to_numpy(other))
+def _same(one, other, dtype=np.float32) -> None:
+    """Up to `dtype`'s rounding, and that of float32: a loop's depends on how far apart small arrays happen to lie."""
+    one, other = (backend.to_numpy(array).astype(np.float32) for array in (one, other))
+    unit = {"float32": 0, "float16": 2.0**-11, "bfloat16": 2.0**-8}[np.dtype(dtype).name]
+    np.testing.assert_allclose(one, other, rtol=unit + 1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -88,7 +91,7 @@ def test_other_dtypes_are_refused(operation):
     forward = getattr(minilm_kernels, operation)
     given = [arrays["x"], *(arrays[name] for name in TAKES[operation])]
     y = forward(*given, dtype="float32")[0]  # x's own
-    np.testing.assert_array_equal(y, forward(*given)[0])
+    _same(y, forward(*given)[0])
     with pytest.raises(ValueError, match=r"dtype is float64; expected x's own, float32, or for a float32 x float16"):
         forward(*given, dtype="float64")
     with pytest.raises(ValueError, match=r"dtype is float16; expected x's own, float64"):
