@@ -7,8 +7,8 @@ import numpy as np
 from .half import is_half
 
 __all__ = [
-    "are_alike", "has_columns", "is_floating", "is_integer", "is_step", "matches", "matches_or_narrower", "narrower",
-    "seed", "wide",
+    "are_alike", "has_columns", "is_floating", "is_integer", "is_sequence", "is_step", "matches", "matches_or_narrower",
+    "narrower", "seed", "wide",
 ]  # fmt: skip
 
 
@@ -62,6 +62,16 @@ def narrower(dtype, x) -> dict:
 def wide(array):
     """The dtype of what is summed up of an array: its own, or float32 where it has 16 bits."""
     return np.dtype(np.float32) if array.itemsize == 2 else array.dtype
+
+
+def is_sequence(sums, weight, alive, *, gates: int) -> None:
+    """TypeError or ValueError unless these are a recurrent layer's: (T, B, gates C), (gates C, C), booleans or None."""
+    is_floating("sums", sums)
+    C = weight.shape[-1]
+    if sums.ndim != 3 or weight.shape != (gates * C, C) or sums.shape[2] != gates * C:
+        raise ValueError(f"sums {sums.shape} and weight {weight.shape}; expected (T, B, {gates} C) and ({gates} C, C)")
+    if alive is not None and (alive.shape != sums.shape[:2] or alive.dtype != bool):
+        raise ValueError(f"alive is {alive.dtype} {alive.shape}; expected booleans {sums.shape[:2]}")
 
 
 def is_step(step: int, betas: tuple[float, float]) -> None:

@@ -181,7 +181,7 @@ def exp(x: Array):
 
 @exp.gradient
 def _(g, y):
-    return g * y
+    return g * y if isinstance(g, Tensor) else kernels.elementwise_backward(g, y, function="exp")
 
 
 @op(precision="float32")

@@ -19,7 +19,7 @@ def gru(sums, weight, bias, h, *, alive=None, implementation="auto"):
     >>> hs[:, 0, 0]
     array([1.  , 0.5 , 0.25])
     """
-    _check(sums, weight, alive)
+    checks.is_sequence(sums, weight, alive, gates=3)
     checks.matches("h", h, (sums.shape[1], weight.shape[1]), sums.dtype)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias has shape {bias.shape}; expected {weight.shape[:1]}")
@@ -37,18 +37,9 @@ def gru_backward(g, g_h, weight, hs, hiddens, activated, *, alive=None, implemen
     >>> dh
     array([[0.25]])
     """
-    _check(activated, weight, alive)
+    checks.is_sequence(activated, weight, alive, gates=3)
     T, B, C = *activated.shape[:2], weight.shape[1]
     for name, array, shape in (("g", g, (T, B, C)), ("g_h", g_h, (B, C)), ("hs", hs, (T + 1, B, C))):
         checks.matches(name, array, shape, activated.dtype)
     checks.matches("hiddens", hiddens, activated.shape, activated.dtype)
     return registry.call("gru_backward", implementation, g, g_h, weight, hs, hiddens, activated, alive=alive)
-
-
-def _check(sums, weight, alive):
-    checks.is_floating("sums", sums)
-    C = weight.shape[-1]
-    if sums.ndim != 3 or weight.shape != (3 * C, C) or sums.shape[2] != 3 * C:
-        raise ValueError(f"sums {sums.shape} and weight {weight.shape}; expected (T, B, 3 C) and (3 C, C)")
-    if alive is not None and (alive.shape != sums.shape[:2] or alive.dtype != bool):
-        raise ValueError(f"alive is {alive.dtype} {alive.shape}; expected booleans {sums.shape[:2]}")

@@ -19,7 +19,7 @@ def lstm(sums, weight, h, c, *, alive=None, implementation="auto"):
     >>> cs[:, 0, 0]
     array([1.  , 0.5 , 0.25])
     """
-    _check(sums, weight, alive)
+    checks.is_sequence(sums, weight, alive, gates=4)
     for name, array in (("h", h), ("c", c)):
         checks.matches(name, array, (sums.shape[1], weight.shape[1]), sums.dtype)
     return registry.call("lstm", implementation, sums, weight, h, c, alive=alive)
@@ -37,7 +37,7 @@ def lstm_backward(g, g_h, g_c, weight, cs, activated, *, alive=None, implementat
     >>> dc
     array([[0.25]])
     """
-    _check(activated, weight, alive)
+    checks.is_sequence(activated, weight, alive, gates=4)
     T, B, C = *activated.shape[:2], weight.shape[1]
     for name, array, shape in (
         ("g", g, (T, B, C)),
@@ -47,12 +47,3 @@ def lstm_backward(g, g_h, g_c, weight, cs, activated, *, alive=None, implementat
     ):
         checks.matches(name, array, shape, activated.dtype)
     return registry.call("lstm_backward", implementation, g, g_h, g_c, weight, cs, activated, alive=alive)
-
-
-def _check(sums, weight, alive):
-    checks.is_floating("sums", sums)
-    C = weight.shape[-1]
-    if sums.ndim != 3 or weight.shape != (4 * C, C) or sums.shape[2] != 4 * C:
-        raise ValueError(f"sums {sums.shape} and weight {weight.shape}; expected (T, B, 4 C) and (4 C, C)")
-    if alive is not None and (alive.shape != sums.shape[:2] or alive.dtype != bool):
-        raise ValueError(f"alive is {alive.dtype} {alive.shape}; expected booleans {sums.shape[:2]}")
