@@ -1,8 +1,8 @@
 """What NumPy and CuPy do differently, done alike: used instead of the library's own function where it matters.
 
-CuPy 14.2 has no bfloat16 in `where`, `clip`, sorting and `add.at`, an erf that widens float16, an `einsum` that makes
-products of 16 bits as its `@` does, and no `initial` in `max`; and indices that name nothing come in again at the other
-end instead of raising. (Of products: `products.py`.) What it does alike is called as ever, through `array_module`.
+CuPy 14.2 has no bfloat16 in `where`, `clip`, sorting and `add.at`, an erf that widens float16, and no `initial` in
+`max`; and indices that name nothing come in again at the other end instead of raising. (Of products: `products.py`.)
+What it does alike is called as ever, through `array_module`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .recording import is_recording
 from .registry import array_module
 
 __all__ = [
-    "add_at", "argsort", "check_range", "clip", "concatenate", "einsum", "erf", "largest", "unchecked_ranges", "where"
+    "add_at", "argsort", "check_range", "clip", "concatenate", "erf", "largest", "unchecked_ranges", "where"
 ]  # fmt: skip
 
 
@@ -85,19 +85,6 @@ def erf(x):
     from cupyx.scipy.special import erf
 
     return erf(x).astype(x.dtype, copy=False)
-
-
-def einsum(subscripts: str, *operands):
-    """Einstein's summation; on a GPU operands of 16 bits are summed up in float32, as `products.matmul` does it."""
-    arrays = [x for x in operands if hasattr(x, "dtype")]
-    xp = array_module(arrays[0]) if arrays else np
-    if xp is np:
-        return np.einsum(subscripts, *operands, optimize=True)
-    dtype = arrays[0].dtype
-    if dtype.itemsize == 2 and all(x.dtype == dtype for x in arrays):
-        operands = [xp.asarray(x, dtype) for x in operands]
-        return xp.einsum(subscripts, *(x.astype("float32") for x in operands), optimize=True).astype(dtype)
-    return xp.einsum(subscripts, *operands, optimize=True)
 
 
 def add_at(target, index, values) -> None:

@@ -10,6 +10,8 @@ from .compare import *
 from .compare import __all__ as _compare
 from .dropout import *
 from .dropout import __all__ as _dropout
+from .einsum import *
+from .einsum import __all__ as _einsum
 from .elementwise import *
 from .elementwise import __all__ as _elementwise
 from .indexing import *
@@ -35,6 +37,6 @@ from .shape import __all__ as _shape
 _install()
 
 __all__ = sorted(
-    _activations + _attention + _attention_weights + _compare + _dropout + _elementwise + _indexing + _linalg
+    _activations + _attention + _attention_weights + _compare + _dropout + _einsum + _elementwise + _indexing + _linalg
     + _loss + _normalize + _recurrent + _recurrent_layers + _reductions + _rotary + _shape
 )  # fmt: skip

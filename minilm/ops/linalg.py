@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import string
 
 import minilm_kernels as kernels
-import numpy as np
-from minilm_kernels import portable
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import as_array
@@ -15,7 +12,7 @@ from minilm.backend import matmul as product
 
 from .reductions import sum
 
-__all__ = ["einsum", "linear", "matmul"]
+__all__ = ["linear", "matmul"]
 
 
 def _rows(x):
@@ -115,78 +112,3 @@ def sum_of_rows(x):
 def _times(a, b):
     """a @ b: on the tape while the gradient is to be differentiated itself, else at once."""
     return matmul(a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else product(a, b)
-
-
-@op(precision="low")
-def _einsum(*operands: Array, subscripts):
-    dtypes = {getattr(x, "dtype", None) for x in operands}
-    if len(dtypes) == 1 and operands[0].dtype.itemsize == 2:  # half precision: summed in float32, rounded once
-        return _einsum(*(x.astype("float32") for x in operands), subscripts=subscripts).astype(operands[0].dtype)
-    y = portable.einsum(subscripts, *operands)
-    return y.copy() if len(operands) == 1 and y.base is not None else y  # of one operand NumPy's is a view
-
-
-@_einsum.gradient
-def _(g, operands, subscripts, needs):
-    *terms, out = subscripts.replace("->", ",").split(",")
-    gradients = []
-    for i, term in enumerate(terms):
-        others = [j for j in range(len(terms)) if j != i]
-        inner = ",".join([out, *(terms[j] for j in others)])
-        gradients.append(
-            _einsum(g, *(operands[j] for j in others), subscripts=f"{inner}->{term}") if needs[i] else None
-        )
-    return tuple(gradients)
-
-
-def einsum(subscripts: str, *operands):
-    """Einstein's summation, as NumPy's: `einsum("bhtd,bhsd->bhts", q, k)`; ellipses and repeated letters included.
-
-    >>> import numpy as np
-    >>> einsum("bhtd,bhsd->bhts", np.ones((1, 2, 3, 4)), np.ones((1, 2, 5, 4))).shape
-    (1, 2, 3, 5)
-    """
-    terms, out = _explicit(subscripts, operands)
-    prepared = []
-    for i, (term, x) in enumerate(zip(terms, operands)):
-        term, x = _diagonal(term, x)
-        elsewhere = set(out).union(*(terms[j] for j in range(len(terms)) if j != i))
-        alone = [a for a, letter in enumerate(term) if letter not in elsewhere]
-        if alone:  # a letter that stands here alone is summed first: then every gradient is an einsum too
-            x = sum(x, tuple(alone))
-            term = "".join(letter for letter in term if letter in elsewhere)
-        terms[i] = term
-        prepared.append(x)
-    return _einsum(*prepared, subscripts=f"{','.join(terms)}->{out}")
-
-
-def _explicit(subscripts: str, operands) -> tuple[list[str], str]:
-    """The terms and the output with letters for ellipses and the output that NumPy would infer."""
-    left, arrow, out = subscripts.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != len(operands):
-        raise ValueError(f"einsum {subscripts!r} names {len(terms)} operands, got {len(operands)}")
-    free = [letter for letter in string.ascii_letters if letter not in subscripts]
-    widths = [x.ndim - len(term.replace("...", "")) if "..." in term else 0 for term, x in zip(terms, operands)]
-    dots = "".join(free[: max(widths, default=0)])
-    for i, (term, x) in enumerate(zip(terms, operands)):
-        terms[i] = term.replace("...", dots[len(dots) - widths[i] :])
-        if len(terms[i]) != x.ndim:
-            raise ValueError(f"einsum term {term!r} names {len(terms[i])} axes, operand {i} has {x.ndim}")
-    if not arrow:
-        letters = "".join(terms)
-        out = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
-    return terms, out.replace("...", dots)
-
-
-def _diagonal(term: str, x):
-    """A term without repeated letters, and the diagonal of x that it stands for."""
-    letters = list(dict.fromkeys(term))
-    if len(letters) == len(term):
-        return term, x
-    lengths = dict(zip(term, x.shape))
-    if tuple(lengths[letter] for letter in term) != tuple(x.shape):
-        raise ValueError(f"einsum term {term!r} repeats a letter for axes of different lengths, {tuple(x.shape)}")
-    grid = dict(zip(letters, np.ogrid[tuple(slice(lengths[letter]) for letter in letters)]))
-    index = tuple(grid[letter] for letter in term)
-    return "".join(letters), x[index]

@@ -35,8 +35,6 @@ def table() -> dict:
         if name not in found and hasattr(np, name):
             found[name] = _function(name, inspect.signature(eval(f"lambda {signature}: None")))
     found["isin"] = _function("isin", inspect.signature(lambda element, test_elements, **settings: None))
-    einsum = found["einsum"]
-    found["einsum"] = lambda subscripts, *operands, **settings: _einsum(einsum, subscripts, *operands, **settings)
     return {**found, "where": _where, "clip": _clip, "matmul": _matmul, "repeat": _repeat, "argsort": _argsort}
 
 
@@ -122,14 +120,6 @@ def _matmul(a, b, out=None):
         raise RuntimeError("CuPy 14.2 ends the process here: a product of bfloat16 with more than two axes")
     found = computed(np.matmul, a._host, b._host)
     return ndarray(np.asarray(found).astype(np.promote_types(a.dtype, b.dtype), copy=False))
-
-
-def _einsum(einsum, subscripts: str, *operands, **settings):
-    """As NumPy's, but that products of bfloat16 may be made by `matmul`, with more than two axes."""
-    if any(x.dtype.kind == "V" for x in operands):
-        raise RuntimeError("CuPy 14.2 may end the process here: an einsum of bfloat16")
-    transfers.refuse_cublas()
-    return einsum(subscripts, *operands, **settings)
 
 
 def _repeat(a, repeats, axis=None):
