@@ -1,6 +1,6 @@
 """What NumPy and CuPy do differently, done alike: used instead of the library's own function where it matters.
 
-CuPy 14.2 has no bfloat16 in `where`, `clip`, sorting and `add.at`, an erf that widens float16, and no `initial` in
+CuPy 14.2 has no bfloat16 in `where`, `clip` and `add.at`, an erf that widens float16, and no `initial` in
 `max`; and indices that name nothing come in again at the other end instead of raising. (Of products: `products.py`.)
 What it does alike is called as ever, through `array_module`.
 """
@@ -18,7 +18,7 @@ from .recording import is_recording
 from .registry import array_module
 
 __all__ = [
-    "add_at", "argsort", "check_range", "clip", "concatenate", "erf", "largest", "unchecked_ranges", "where"
+    "add_at", "check_range", "clip", "concatenate", "erf", "largest", "unchecked_ranges", "where"
 ]  # fmt: skip
 
 
@@ -70,14 +70,6 @@ def largest(x, axis, keepdims: bool, initial: float):
     return xp.full_like(x.sum(axis=axis, keepdims=keepdims), initial)
 
 
-def argsort(x, axis: int = -1):
-    """The places that sort `x`; equal elements keep their order."""
-    xp = array_module(x)
-    if xp is not np and x.dtype.kind == "V":
-        x = x.astype("float32")
-    return xp.argsort(x, axis=axis, kind="stable")
-
-
 def erf(x):
     """The error function of an array's elements, in its dtype."""
     if array_module(x) is np:  # NumPy has no erf; Python's is exact, one number at a time
@@ -90,12 +82,29 @@ def erf(x):
 def add_at(target, index, values) -> None:
     """target[index] += values, in place, each of equal indices counted. (On a GPU in no fixed order.)"""
     xp = array_module(target)
+    if xp is np and _kind(index) == "b":
+        target[index] += values  # none is equal to another
+        return
+    if xp is np and target.flags.c_contiguous and _names_elements(index, target.ndim):
+        index = np.ravel_multi_index(index, target.shape, mode="wrap") if isinstance(index, tuple) else index
+        target, values = target.reshape(-1), np.broadcast_to(values, index.shape).reshape(-1)
+        index = index.reshape(-1)
     if xp is np or target.dtype.kind != "V":
         xp.add.at(target, index, values)
         return
     total = target.astype("float32")
     xp.add.at(total, index, values.astype("float32"))
     target[...] = total
+
+
+def _names_elements(index, ndim: int) -> bool:
+    """Whether there is an array of integers for each axis: NumPy is many times as fast where both have one axis."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return len(parts) == ndim and all(_kind(part) in "iu" for part in parts)
+
+
+def _kind(part) -> str:
+    return part.dtype.kind if hasattr(part, "dtype") and hasattr(part, "ndim") else "-"
 
 
 _unchecked = ContextVar("_unchecked", default=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from minilm_kernels.ordering import first_places
 
 from .decoder import Decoder
 from .options import BeamOptions, GenerationConfig
@@ -114,8 +115,5 @@ def _filled(arrays: tuple[np.ndarray, ...], filler: int) -> np.ndarray:
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest of each row of scores (B, N), the largest first, and their places."""
-    k = min(k, scores.shape[1])
-    places = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
-    places = np.take_along_axis(places, order, axis=1)
+    places = first_places(-scores, min(k, scores.shape[1]))
     return np.take_along_axis(scores, places, axis=1), places

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from minilm_kernels.ordering import argsort
 
 __all__ = [
     "LogitsProcessors", "ban_ngrams", "ban_until", "ban_words", "divide", "force", "log_probabilities", "min_p_filter",
@@ -147,7 +148,7 @@ def top_p_filter(rows: Rows, scores: np.ndarray, p: float) -> np.ndarray:
 
     https://arxiv.org/abs/1904.09751. A token goes if it and all less likely ones have 1 - p or less between them.
     """
-    order = np.argsort(scores, axis=-1, kind="stable")  # the least likely first, so that the small sums are exact
+    order = argsort(scores)  # the least likely first, so that the small sums are exact
     up_to = np.cumsum(np.exp(np.take_along_axis(log_probabilities(scores), order, axis=-1)), axis=-1)
     drop = np.zeros(scores.shape, bool)
     np.put_along_axis(drop, order[..., :-1], up_to[..., :-1] <= 1 - p, axis=-1)  # the likeliest always stays
@@ -169,7 +170,7 @@ def typical_p_filter(rows: Rows, scores: np.ndarray, p: float) -> np.ndarray:
     probability = np.exp(logp)
     entropy = -(np.where(probability > 0, logp, 0) * probability).sum(axis=-1, keepdims=True)
     oddness = np.abs(-logp - entropy)
-    order = np.argsort(oddness, axis=-1, kind="stable")
+    order = argsort(oddness)
     up_to = np.cumsum(np.take_along_axis(probability, order, axis=-1), axis=-1)
     last = np.minimum((up_to < p).sum(axis=-1, keepdims=True), scores.shape[-1] - 1)
     bound = np.take_along_axis(oddness, np.take_along_axis(order, last, axis=-1), axis=-1)

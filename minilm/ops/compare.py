@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilm_kernels import portable
+from minilm_kernels import ordering
 
 from minilm.autograd import Array, op
 from minilm.backend import array_module
@@ -131,4 +131,4 @@ def argmin(x: Array, axis=None, keepdims=False):
 @op
 def argsort(x: Array, axis=-1):
     """The places that sort `x`; equal elements keep their order."""
-    return portable.argsort(x, axis)
+    return ordering.argsort(x, axis)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import minilm_kernels as kernels
 import numpy as np
-from minilm_kernels import portable
+from minilm_kernels import ordering, portable
 from minilm_kernels.recording import is_recording
 
 from minilm.autograd import Array, Placed, Tensor, op
 from minilm.backend import array_module, check_together, device_of, to_device
 
 from .axes import axis_of
-from .shape import moveaxis
 
 __all__ = ["embedding", "gather", "getitem", "place", "repeat", "scatter_add", "sort", "take", "topk", "tril", "triu"]
 
@@ -136,22 +137,38 @@ def repeat(x, repeats, axis=None):
 
 
 def _along(name: str, indices, axis: int, shape):
-    """The full index of `take_along_axis` into an array of `shape`."""
-    indices = _whole(indices)
-    axis = axis_of(axis, len(shape))
-    fits = indices.ndim == len(shape) and all(
-        n in (1, m) or a == axis for a, (n, m) in enumerate(zip(indices.shape, shape))
-    )
+    """`indices` along `axis` of an array of `shape`, as those of its elements in the flattened array."""
+    indices, ndim = _whole(indices), len(shape)
+    axis = axis_of(axis, ndim)
+    fits = indices.ndim == ndim and all(n in (1, m) or a == axis for a, (n, m) in enumerate(zip(indices.shape, shape)))
     if not fits:
         raise ValueError(
             f"{name} needs indices of x's shape {tuple(shape)}, or of another length along axis {axis}; "
             f"they have shape {indices.shape}"
         )
+    length = shape[axis]
+    portable.check_range(
+        indices,
+        length,
+        lambda _, i: IndexError(f"index {i} is out of bounds for axis {axis} with size {length}"),
+        lowest=-length,
+    )
     xp = array_module(indices)
-    indices = xp.broadcast_to(indices, (*shape[:axis], indices.shape[axis], *shape[axis + 1 :]))
-    places = [xp.arange(n).reshape(-1, *(1,) * (len(shape) - 1 - a)) for a, n in enumerate(shape)]
-    places[axis] = indices
-    return tuple(places)
+    indices = indices.astype(np.int64, copy=False)
+    if xp is not np or (indices.size and indices.min() < 0):
+        indices = xp.where(indices < 0, indices + length, indices)
+    return _flat(indices, axis, shape)
+
+
+def _flat(places, axis: int, shape):
+    """Places (none negative) along `axis` of an array of `shape`, as those in the flattened one."""
+    xp = array_module(places)
+    before, length, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    whole = (*shape[:axis], places.shape[axis], *shape[axis + 1 :])
+    places = xp.broadcast_to(places, whole).reshape(before, places.shape[axis], after)
+    if after > 1:
+        places = places * after + xp.arange(after)
+    return (places + (xp.arange(before) * (length * after)).reshape(-1, 1, 1)).reshape(whole)
 
 
 def gather(x, indices, axis: int = -1):
@@ -162,7 +179,7 @@ def gather(x, indices, axis: int = -1):
     >>> gather(np.array([[1, 2, 3], [4, 5, 6]]), np.array([[2], [0]]), axis=1).tolist()
     [[3], [4]]
     """
-    return getitem(x, _along("gather", indices, axis, x.shape))
+    return _getitem(x.reshape(-1), _along("gather", indices, axis, tuple(x.shape)))
 
 
 def scatter_add(x, indices, values, axis: int = -1):
@@ -172,7 +189,8 @@ def scatter_add(x, indices, values, axis: int = -1):
     [0.0, 5.0, 0.0]
     """
     values = values if hasattr(values, "shape") else array_module(_raw(x)).asarray(values, x.dtype)
-    return x + place(values, _along("scatter_add", indices, axis, x.shape), tuple(x.shape))
+    flat = _along("scatter_add", indices, axis, tuple(x.shape))
+    return x + place(values, flat, (x.size,)).reshape(x.shape)
 
 
 @op
@@ -255,9 +273,8 @@ def _(g, k):
 
 def sort(x, axis: int = -1):
     """x in ascending order along `axis`."""
-    order = portable.argsort(_raw(x), axis)
-    with portable.unchecked_ranges():
-        return gather(x, order, axis)
+    order = ordering.argsort(_raw(x), axis)
+    return _getitem(x.reshape(-1), _flat(order, axis_of(axis, x.ndim), tuple(x.shape)))
 
 
 def topk(x, k: int, axis: int = -1, largest: bool = True):
@@ -270,9 +287,7 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
     if not 0 <= k <= x.shape[axis]:
         raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
     values = _raw(x)
-    xp = array_module(values)
     falling = ~values if values.dtype.kind in "iub" else -values  # ~: no overflow, also of unsigned ones
-    order = portable.argsort(falling if largest else values, axis)
-    places = xp.ascontiguousarray(moveaxis(moveaxis(order, axis, 0)[:k], 0, axis))
-    with portable.unchecked_ranges():
-        return gather(x, places, axis), Tensor(places) if isinstance(x, Tensor) else places
+    places = ordering.first_places(falling if largest else values, k, axis)
+    top = _getitem(x.reshape(-1), _flat(places, axis_of(axis, x.ndim), tuple(x.shape)))
+    return top, Tensor(places) if isinstance(x, Tensor) else places

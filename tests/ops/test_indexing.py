@@ -138,6 +138,29 @@ def test_gather_is_take_along_axis(rng):
         np.testing.assert_array_equal(ops.gather(x, indices, axis), np.take_along_axis(x, indices, axis))
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 5)])
+def test_the_gradient_of_elements_picked_by_an_array_for_each_axis(shape, device, rng):
+    x = minilm.tensor(np.zeros(shape), requires_grad=True, device=device)
+    places = tuple(rng.integers(-n, n, (2, 30)) for n in shape)
+    values = rng.standard_normal((2, 30))
+    (x[places] * minilm.tensor(values, device=device)).sum().backward()
+    expected = np.zeros(shape)
+    np.add.at(expected, places, values)
+    np.testing.assert_allclose(x.grad.numpy(), expected, atol=1e-14)
+
+
+def test_gather_by_small_integers_of_a_long_axis(device):
+    x = minilm.tensor(np.arange(600.0).reshape(2, 300), device=device)
+    assert x.gather(np.array([[255], [3]], np.uint8)).tolist() == [[255], [303]]
+
+
+def test_the_gradient_of_a_mask(device, rng):
+    x = minilm.tensor(rng.standard_normal((4, 6)), requires_grad=True, device=device)
+    mask = rng.random((4, 6)) < 0.5
+    (x[mask] ** 2).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.where(mask, 2 * x.numpy(), 0))
+
+
 def test_topk_and_sort_of_integers_and_ties(device):
     x = minilm.tensor(np.array([3, 250, 0, 250], np.uint8), device=device)
     values, places = x.topk(3)
@@ -157,6 +180,9 @@ REFUSED = {
     "take along no axis": (lambda x: x.take([0], 2), np.exceptions.AxisError, "axis 2 is out of bounds"),
     "gather, axes": (lambda x: x.gather([0, 1]), ValueError, r"gather needs indices of x's shape \(3, 4\)"),
     "gather, lengths": (lambda x: x.gather([[0], [1]], 1), ValueError, r"they have shape \(2, 1\)"),
+    "gather, out of range": (lambda x: x.gather([[4], [0], [0]]), IndexError, "index 4 .* axis 1 with size 4"),
+    "gather, below": (lambda x: x.gather([[0, 0, 0, -4]], 0), IndexError, "index -4 .* axis 0 with size 3"),
+    "scatter_add, out of range": (lambda x: x.scatter_add([[0], [9], [0]], 1.0), IndexError, "index 9"),
     "scatter_add, axes": (lambda x: x.scatter_add([0, 1], 1.0), ValueError, "scatter_add needs indices"),
     "topk too many": (lambda x: x.topk(5), ValueError, "0 <= k <= 4"),
     "embedding of floats": (lambda x: ops.embedding([0.5], x), TypeError, "integer indices, got float64"),
