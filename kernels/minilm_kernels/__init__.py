@@ -36,6 +36,7 @@ from .gru_cell import gru_cell, gru_cell_backward
 from .lamb import lamb
 from .layer_norm import layer_norm, layer_norm_backward
 from .linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_backward
+from .log_softmax import log_softmax, log_softmax_backward
 from .lstm import lstm, lstm_backward
 from .lstm_cell import lstm_cell, lstm_cell_backward
 from .quantize import quantize
@@ -81,6 +82,8 @@ __all__ = [
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "lstm",
     "lstm_backward",
     "lstm_cell",

@@ -7,8 +7,8 @@ import numpy as np
 from .half import is_half
 
 __all__ = [
-    "are_alike", "has_columns", "is_floating", "is_integer", "is_sequence", "is_step", "matches", "matches_or_narrower",
-    "narrower", "seed", "wide",
+    "are_alike", "has_columns", "is_floating", "is_integer", "is_sequence", "is_step", "last_axis_only", "matches",
+    "matches_or_narrower", "narrower", "normal_axis", "seed", "wide",
 ]  # fmt: skip
 
 
@@ -23,6 +23,19 @@ def has_columns(name: str, array) -> None:
     is_floating(name, array)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}; expected (..., C) with C of 1 or more")
+
+
+def normal_axis(axis: int, x) -> int:
+    """The axis of `x` that is meant, not negative; ValueError if it has none such."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis is {axis}; an array of shape {x.shape} has axes {-x.ndim} to {x.ndim - 1}")
+    return axis % x.ndim
+
+
+def last_axis_only(*arrays, axis: int, mask=None) -> str | None:
+    """Limits of a kernel that works along the rows of an array."""
+    last = arrays[0].ndim - 1
+    return None if axis == last else f"it works along the last axis, {last}, not {axis}: use numpy.moveaxis"
 
 
 def is_integer(name: str, array, shape: tuple[int, ...]) -> None:

@@ -15,7 +15,18 @@ __all__ = ["OPERATIONS", "STATISTICS", "is_half", "through_float32"]
 OPERATIONS = {
     f"{name}{suffix}"
     for name in (
-        *("attention", "cross_entropy", "dropout", "elementwise", "gelu", "linear_cross_entropy", "rotary", "swiglu"),
+        *(
+            "attention",
+            "cross_entropy",
+            "dropout",
+            "elementwise",
+            "gelu",
+            "linear_cross_entropy",
+            "log_softmax",
+            "rotary",
+            "softmax",
+            "swiglu",
+        ),
     )
     for suffix in ("", "_backward")
 }

@@ -69,7 +69,7 @@ def test_every_hot_operation_has_a_cuda_kernel():
     there = {re.sub("-.*", "", param.id) for param in FOUND}
     both_ways = (
         "layer_norm rms_norm add_layer_norm add_rms_norm gelu swiglu rotary cross_entropy linear_cross_entropy softmax "
-        "lstm_cell gru_cell elementwise"
+        "log_softmax lstm_cell gru_cell elementwise"
     )
     one_way = (
         "cross_entropy_with_gradient embedding_backward adamw lamb global_norm dropout quantize dequantize add_bias "

@@ -23,9 +23,9 @@ def softmax(x, *, axis=-1, mask=None, implementation="auto"):
     """
     checks.is_floating("x", x)
     if mask is None:
-        return registry.call("softmax", implementation, x, axis=_normal(axis, x))
+        return registry.call("softmax", implementation, x, axis=checks.normal_axis(axis, x))
     _check_mask(mask, x)
-    return registry.call("softmax", implementation, x, axis=_normal(axis, x), mask=mask)
+    return registry.call("softmax", implementation, x, axis=checks.normal_axis(axis, x), mask=mask)
 
 
 def softmax_backward(g, y, *, axis=-1, implementation="auto"):
@@ -38,7 +38,7 @@ def softmax_backward(g, y, *, axis=-1, implementation="auto"):
     """
     checks.is_floating("y", y)
     checks.matches("g", g, y.shape, y.dtype)
-    return registry.call("softmax_backward", implementation, g, y, axis=_normal(axis, y))
+    return registry.call("softmax_backward", implementation, g, y, axis=checks.normal_axis(axis, y))
 
 
 def _check_mask(mask, x):
@@ -49,9 +49,3 @@ def _check_mask(mask, x):
     lengths = zip(mask.shape[::-1], x.shape[::-1])
     if mask.ndim > x.ndim or any(m not in (1, n) for m, n in lengths):
         raise ValueError(f"mask has shape {mask.shape}; expected one that broadcasts to that of x, {x.shape}")
-
-
-def _normal(axis, x):
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis is {axis}; an array of shape {x.shape} has axes {-x.ndim} to {x.ndim - 1}")
-    return axis % x.ndim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import last_axis_only
 from ..chunks import contiguous_rows, parts_for
 from ..jit import jit
 from ..launch import in_parts
@@ -14,12 +15,7 @@ _ZERO, _ONE, _MINUS_INF = np.float32(0), np.float32(1), np.float32(-np.inf)
 _LOWEST_KEY = np.int32(-(2**31))
 
 
-def _last_axis_only(*arrays, axis, mask=None):
-    last = arrays[0].ndim - 1
-    return None if axis == last else f"it works along the last axis, {last}, not {axis}: use numpy.moveaxis"
-
-
-@register("softmax", name="cpu", device="cpu", dtypes=("float32",), limits=_last_axis_only)
+@register("softmax", name="cpu", device="cpu", dtypes=("float32",), limits=last_axis_only)
 def softmax(x, *, axis, mask=None):
     rows = contiguous_rows(x)
     y = np.empty_like(rows)
@@ -40,7 +36,7 @@ def _mask_rows(mask, shape):
     return rows, np.ascontiguousarray(np.broadcast_to(numbers, shape[:-1])).reshape(-1)
 
 
-@register("softmax_backward", name="cpu", device="cpu", dtypes=("float32",), limits=_last_axis_only)
+@register("softmax_backward", name="cpu", device="cpu", dtypes=("float32",), limits=last_axis_only)
 def softmax_backward(g, y, *, axis):
     g_rows, y_rows = contiguous_rows(g), contiguous_rows(y)
     dx = np.empty_like(y_rows)
