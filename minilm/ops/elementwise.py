@@ -111,6 +111,8 @@ def _(g):
 @op(precision="float32")
 def power(a: Array, b: Array):
     """a ** b"""
+    if isinstance(b, int) and b == 3 and isinstance(a, np.ndarray):  # NumPy's own takes a logarithm for it
+        return a * a * a
     return _settled(a**b, a, b)
 
 
@@ -187,12 +189,12 @@ def _(g, y):
 @op(precision="float32")
 def log(x: Array):
     """The natural logarithm."""
-    return array_module(x).log(x)
+    return by_kernel("log", x)
 
 
 @log.gradient
 def _(g, x):
-    return g / x
+    return g / x if isinstance(g, Tensor) else kernels.elementwise_backward(g, x, function="log")
 
 
 @op(precision="float32")
@@ -242,12 +244,14 @@ def _(g, y):
 @op
 def erf(x: Array):
     """The error function, 2/sqrt(pi) times the integral of exp(-t**2) from 0 to x."""
-    return portable.erf(x)
+    return by_kernel("erf", x)
 
 
 @erf.gradient
 def _(g, x):
-    return g * exp(-x * x) * 1.1283791670955126  # 2 / sqrt(pi)
+    if isinstance(g, Tensor):
+        return g * exp(-x * x) * 1.1283791670955126  # 2 / sqrt(pi)
+    return kernels.elementwise_backward(g, x, function="erf")
 
 
 @op

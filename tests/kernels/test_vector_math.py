@@ -21,6 +21,18 @@ def exp(x, y):
 
 
 @compiled
+def log(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.log(x[i])
+
+
+@compiled
+def erf(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.erf(x[i])
+
+
+@compiled
 def logistic(x, y):
     for i in range(x.size):
         y[i] = vector_math.logistic(x[i])
@@ -64,6 +76,22 @@ def test_exp_at_its_edges():
     np.testing.assert_array_equal(run(exp, x), [1, 1, 0, 0, 0, 0, *[np.inf] * 4, np.nan, np.nan])
 
 
+def test_log():
+    x = np.concatenate([grid(1e-3, 3), np.exp(grid(-87.3, 88.7)), grid(0.99, 1.01), grid(1e-45, 1e-38)[1:]])
+    found, exact = run(log, x), np.log(x.astype(np.float64))
+    assert ulps(found[exact != 0], exact[exact != 0]).max() <= 1.3
+    x = np.array([1, 0, -0.0, -1, -1e-45, -np.inf, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(run(log, x), [0, -np.inf, -np.inf, np.nan, np.nan, np.nan, np.inf, np.nan])
+
+
+def test_erf():
+    x = np.concatenate([grid(-6, 6)[::20], grid(-1e-3, 1e-3)[::20]])
+    exact = np.array([math.erf(value) for value in x.astype(np.float64)])
+    assert ulps(run(erf, x), exact).max() <= 1.9
+    x = np.array([0, -0.0, 1e-30, 9, -9, 1e30, np.inf, -np.inf, np.nan], np.float32)
+    np.testing.assert_allclose(run(erf, x), [0, 0, 1.1283792e-30, 1, -1, 1, 1, -1, np.nan], rtol=2e-7)
+
+
 def test_logistic():
     x = grid(-86, 86)
     assert ulps(run(logistic, x), 1 / (1 + np.exp(-x.astype(np.float64)))).max() <= 3.1
@@ -88,10 +116,18 @@ def test_order_of_keys_is_that_of_numbers():
 
 
 @pytest.mark.parametrize(
-    ("function", "packed"), [(exp, "fmul"), (logistic, "fdiv"), (normal_tail, "fdiv"), (largest, "smax|icmp sgt")]
+    ("function", "packed"),
+    [
+        (erf, "fdiv"),
+        (exp, "fmul"),
+        (log, "fmul"),
+        (logistic, "fdiv"),
+        (normal_tail, "fdiv"),
+        (largest, "smax|icmp sgt"),
+    ],
 )
 def test_loops_become_packed_arithmetic(function, packed):
     run(function, np.ones(64, np.float32))
     for code in function.inspect_llvm().values():
         assert re.search(rf"({packed}).* <\d+ x (float|i32)>", code)
-        assert not re.search(r"call.*@(llvm\.)?exp", code)
+        assert not re.search(r"call.*@(llvm\.)?(exp|log|erf)", code)

@@ -7,14 +7,16 @@ from .. import checks, registry
 __all__ = ["FUNCTIONS", "elementwise", "elementwise_backward"]
 
 # The names of the functions, each with what its gradient is computed from: the input or the result.
-FUNCTIONS = {"exp": "y", "relu": "y", "sigmoid": "y", "silu": "x", "tanh": "y"}
+FUNCTIONS = {"erf": "x", "exp": "y", "log": "x", "relu": "y", "sigmoid": "y", "silu": "x", "tanh": "y"}
 
 
 def elementwise(x, *, function, implementation="auto"):
     """f(x) for the `function` named, in one pass.
 
-    exp, tanh;  relu: max(x, 0);  sigmoid: 1 / (1 + exp(-x));  silu: x sigmoid(x) (Ramachandran et al. 2017,
-    arXiv:1710.05941).
+    exp, log, tanh;  erf: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x;  relu: max(x, 0);
+    sigmoid: 1 / (1 + exp(-x));  silu: x sigmoid(x) (Ramachandran et al. 2017, arXiv:1710.05941).
+
+    The logarithm of 0 is -inf, that of a negative number NaN.
 
     `x` has any shape and floating dtype; the result has the same. ValueError for another function.
 

@@ -8,13 +8,16 @@ from ..chunks import parts_for
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, logistic, tanh
+from ..vector_math import erf, exp, log, logistic, tanh
 from . import FUNCTIONS
 
 _NUMBERS = {name: np.int64(number) for number, name in enumerate(FUNCTIONS)}
-_EXP, _RELU, _SIGMOID, _SILU = (int(_NUMBERS[name]) for name in ("exp", "relu", "sigmoid", "silu"))
+_ERF, _EXP, _LOG, _RELU, _SIGMOID, _SILU = (
+    int(_NUMBERS[name]) for name in ("erf", "exp", "log", "relu", "sigmoid", "silu")
+)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _SPLIT = np.float32(86)
+_TWO_BY_ROOT_PI = np.float32(1.1283791670955126)
 
 
 @register("elementwise", name="cpu", device="cpu", dtypes=("float32",))
@@ -46,6 +49,12 @@ def _forward(x, y, function, start, stop):
     if function == _EXP:
         for i in range(y.size):
             y[i] = _whole_exp(x[i])
+    elif function == _ERF:
+        for i in range(y.size):
+            y[i] = erf(x[i])
+    elif function == _LOG:
+        for i in range(y.size):
+            y[i] = log(x[i])
     elif function == _RELU:
         for i in range(y.size):
             y[i] = _ZERO if x[i] < _ZERO else x[i]
@@ -66,6 +75,12 @@ def _backward(g, kept, dx, function, start, stop):
     if function == _EXP:
         for i in range(dx.size):
             dx[i] = g[i] * kept[i]
+    elif function == _ERF:
+        for i in range(dx.size):
+            dx[i] = g[i] * (_TWO_BY_ROOT_PI * exp(-kept[i] * kept[i]))
+    elif function == _LOG:
+        for i in range(dx.size):
+            dx[i] = g[i] / kept[i]
     elif function == _RELU:
         for i in range(dx.size):
             dx[i] = g[i] if kept[i] > _ZERO else _ZERO

@@ -1,9 +1,19 @@
 // Functions of one number and their gradients, element by element. The macro FUNCTION names one of those below.
 #include "packs.cuh"
 
+struct Erf {
+    __device__ static float of(float x) { return erff(x); }
+    __device__ static float gradient(float g, float x) { return g * (1.12837917f * expf(-x * x)); }
+};
+
 struct Exp {
     __device__ static float of(float x) { return expf(x); }
     __device__ static float gradient(float g, float y) { return g * y; }
+};
+
+struct Log {
+    __device__ static float of(float x) { return logf(x); }
+    __device__ static float gradient(float g, float x) { return g / x; }
 };
 
 struct Relu {

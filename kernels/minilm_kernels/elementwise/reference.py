@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..portable import where
+from ..portable import erf, where
 from ..registry import array_module, register
 
 
@@ -13,6 +13,8 @@ def elementwise(x, *, function):
         return xp.maximum(x, 0)
     if function == "sigmoid":
         return _sigmoid(x)
+    if function == "erf":
+        return erf(x)
     return x * _sigmoid(x) if function == "silu" else getattr(xp, function)(x)
 
 
@@ -23,6 +25,10 @@ def elementwise_backward(g, kept, *, function):
         return g * share * (1 + kept * (1 - share))
     if function == "relu":
         return where(kept > 0, g, 0)
+    if function == "log":
+        return g / kept
+    if function == "erf":
+        return g * array_module(kept).exp(-kept * kept) * 1.1283791670955126  # 2 / sqrt(pi)
     return g * {"exp": lambda y: y, "sigmoid": lambda y: y * (1 - y), "tanh": lambda y: 1 - y * y}[function](kept)
 
 

@@ -20,7 +20,8 @@ class Elementwise(Workload):
     awkward = {"N": (0, 1, 2, 3, 70, 200), "C": (1, 2, 7, 17, 65, 257), "function": tuple(FUNCTIONS)}
 
     def build(self, draw, *, N, C, function):
-        return Inputs((draw.normal(N, C, scale=3),), {"function": function})
+        x = draw.normal(N, C, scale=3)
+        return Inputs((np.abs(x) + 0.01 if function == "log" else x,), {"function": function})
 
     def backward(self, draw, inputs, outputs):
         function = inputs.settings["function"]
@@ -31,8 +32,8 @@ class Elementwise(Workload):
         return np.abs(inputs.args[0]).max(initial=0) if mode == "backward" else 0.0  # 1 - y: a difference
 
     def flops(self, mode, *, N, C, function):
-        forward = {"exp": 1, "relu": 1, "sigmoid": 3, "silu": 4, "tanh": 1}
-        backward = {"exp": 1, "relu": 1, "sigmoid": 3, "silu": 7, "tanh": 3}
+        forward = {"erf": 1, "exp": 1, "log": 1, "relu": 1, "sigmoid": 3, "silu": 4, "tanh": 1}
+        backward = {"erf": 4, "exp": 1, "log": 1, "relu": 1, "sigmoid": 3, "silu": 7, "tanh": 3}
         return N * C * {"forward": forward, "backward": backward}[mode][function]
 
     def torch(self, torch, mode, settings):
