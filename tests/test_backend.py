@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from minilm_kernels import portable
 
 import minilm
 from minilm import backend, ops
@@ -322,3 +323,28 @@ def test_a_card_runs_out_of_memory():
     with pytest.raises(backend.OutOfMemoryError) as caught, backend.guard_memory():
         backend.array_module(backend.to_device(np.zeros(1), "cuda")).empty(2 * total, np.uint8)
     assert caught.value.requested >= 2 * total
+
+
+NUMBERS = [0.0, -0.0, 0, 7, -1.5, np.inf, -np.inf, np.nan, np.float32(2), np.float64(2), True]
+SPREAD = [
+    ((50, 60), (50, 60), (50, 60)),
+    ((60,), (50, 60), ()),
+    ((50, 60), (60,), (50, 60)),
+    ((2, 50, 1), (50, 60), (60,)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shapes", SPREAD, ids=str)
+def test_where_gives_numpys_bits(dtype, shapes, rng):
+    condition = rng.random(shapes[0]) < 0.5
+    with np.errstate(invalid="ignore"):
+        a, b = ((4 * rng.standard_normal(shape)).astype(dtype) for shape in shapes[1:])
+    a.reshape(-1)[:3] = 0 if dtype == "int32" else (np.nan, -np.inf, -0.0)
+    pairs = [(a, b), (b, a), (a[..., ::-1], b), *((a, n) for n in NUMBERS), *((n, a) for n in NUMBERS)]
+    for each in pairs:
+        for where in (condition, condition.astype(np.int8), condition[..., ::-1]):
+            expected = np.where(where, *each)
+            found = portable.where(where, *each)
+            assert found.dtype == expected.dtype
+            assert found.tobytes() == expected.tobytes()

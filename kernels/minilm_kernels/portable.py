@@ -28,12 +28,35 @@ _JOINED_AT_ONCE = 8
 def where(condition, a, b):
     """a where `condition` holds, else b, in the dtype of both; one of them may be a number."""
     xp = _module_of(condition, a, b)
-    y = xp.where(condition, a, b)
     if xp is np:
-        return y
+        y = _by_bits(condition, a, b)
+        return np.where(condition, a, b) if y is None else y
+    y = xp.where(condition, a, b)
     kept = next((x.dtype for x in (a, b) if getattr(getattr(x, "dtype", None), "kind", "") == "V"), None)
     others = [x.dtype for x in (a, b) if hasattr(x, "dtype") and x.dtype != kept]
     return y if kept is None or others else y.astype(kept)
+
+
+_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
+_FEW = 2048
+
+
+def _by_bits(condition, a, b):
+    """NumPy's `where` in a fraction of its time, for it branches at every element; None for what it does not fit."""
+    if type(a) in (int, float):
+        condition, a, b = np.logical_not(condition), b, a
+    if not (isinstance(condition, np.ndarray) and isinstance(a, np.ndarray) and condition.dtype == bool):
+        return None
+    if a.size < _FEW or a.dtype.kind != "f" or a.itemsize not in _INTEGERS:
+        return None
+    if not (type(b) in (int, float) or (isinstance(b, np.ndarray) and b.dtype == a.dtype)):
+        return None
+    bits, others = (np.asarray(x, a.dtype).view(_INTEGERS[a.itemsize]) for x in (a, b))
+    mask = condition.astype(bits.dtype)
+    np.negative(mask, out=mask)  # all bits where it holds
+    if others.ndim == 0 and others == 0:
+        return (bits & mask).view(a.dtype)
+    return ((bits ^ others) & mask ^ others).view(a.dtype)
 
 
 def _module_of(*values):
