@@ -190,6 +190,11 @@ def _inputs(operation, dtype):
         return [draw[0].reshape(32, 16), draw[1][0].reshape(16, 16)[:7], np.arange(32) % 7], {"label_smoothing": 0.1}
     if operation.startswith("elementwise"):
         return draw[:1], {"function": "silu"}
+    if operation.startswith("softmax"):
+        return draw[:1], {}
+    if "norm" in operation:
+        weights = [x[0, 0, 0] for x in draw[2 : 4 if "layer" in operation else 3]]
+        return [*draw[: 2 if operation.startswith("add") else 1], *weights], {}
     if operation.startswith("cross_entropy"):
         return [draw[0].reshape(32, 16), np.arange(32) % 16], {"label_smoothing": 0.1}
     return (draw[:2], {}) if operation.startswith("swiglu") else ([draw[0], draw[1][0, 0, 0]], {"approximate": "tanh"})
@@ -208,6 +213,13 @@ def test_half_precision_kernels_on_the_cpu_are_those_of_float32_rounded_once(ope
         _, logsumexp = getattr(kernels, operation.removesuffix("_backward"))(*arrays, **settings)
         g = backend.Generator(9).normal((32,), dtype="float32")
         arrays = [g, *arrays, logsumexp] if operation.startswith("cross") else [g, *arrays]
+    elif "norm_backward" in operation:
+        outputs = getattr(kernels, operation.removesuffix("_backward"))(*arrays, **settings)
+        g = [backend.Generator(9 + i).normal((2, 2, 8, 16), dtype=dtype) for i in range(2)]
+        weight = arrays[2 if operation.startswith("add") else 1]
+        x = outputs[1:2] if operation.startswith("add") else arrays[:1]
+        arrays = [*g[: 2 if operation.startswith("add") else 1], *x, weight]
+        arrays += outputs[-2 if "layer" in operation else -1 :]
     elif operation.endswith("_backward"):
         g = backend.Generator(9).normal((2, 2, 8, 16), dtype=dtype)
         arrays = [g, *arrays[1:]] if operation == "rotary_backward" else [g, *arrays]
@@ -223,6 +235,43 @@ def test_half_precision_kernels_on_the_cpu_are_those_of_float32_rounded_once(ope
             continue
         assert mine.dtype == ("float32" if number in half.STATISTICS.get(operation, ()) else dtype)
         np.testing.assert_array_equal(mine, exact.astype(mine.dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_sums_in_half_precision_do_not_stop_where_its_steps_are_larger_than_what_is_added(dtype):
+    many, twos = 5000, minilm.tensor(np.ones((5000, 2)), dtype=dtype)
+
+    def gradient(shape, function):
+        x = minilm.tensor(np.zeros(shape), dtype=dtype, requires_grad=True)
+        (found,) = minilm.grad(function(x), x, twos)
+        return found.data.astype(np.float32)
+
+    same = np.zeros(many, int)
+    for shape, function in {
+        "broadcast": ((2,), lambda x: x + twos),
+        "broadcast along a length of one": ((1, 2), lambda x: ops.broadcast_to(x, (many, 2))),
+        "a table": ((3, 2), lambda x: ops.embedding(same, x)),
+        "indices": ((3, 2), lambda x: x[same, :]),
+        "a norm's bias": ((2,), lambda x: ops.layer_norm(twos, None, x)),
+    }.values():
+        np.testing.assert_allclose(gradient(shape, function).reshape(-1)[:2], many, rtol=EPS[dtype])
+    rows = ops.softmax(minilm.tensor(np.zeros((1, many)), dtype=dtype))
+    np.testing.assert_allclose(rows.data.astype(np.float64), 1 / many, rtol=EPS[dtype])
+    shifted = ops.layer_norm(minilm.tensor(np.arange(many)[None] % 2 + 1, dtype=dtype))
+    np.testing.assert_allclose(abs(shifted.data.astype(np.float64)), 1, rtol=EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["erf", "tanh", "silu", "gelu", "softplus"])
+def test_half_precision_without_axes(name, dtype):
+    x = minilm.tensor(0.5, dtype=dtype, requires_grad=True)
+    wide = minilm.tensor(0.5, requires_grad=True)
+    y, exact = getattr(ops, name)(x), getattr(ops, name)(wide)
+    y.backward()
+    exact.backward()
+    assert y.dtype == x.grad.dtype == dtype
+    assert abs(y.item() - exact.item()) <= EPS[dtype]
+    assert abs(x.grad.item() - wide.grad.item()) <= 4 * EPS[dtype]
 
 
 def test_a_whole_model_in_bfloat16_uses_them_too():

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
+from .half import is_half
 from .recording import is_recording
 from .registry import array_module
 
@@ -103,7 +104,10 @@ def erf(x):
 
 
 def add_at(target, index, values) -> None:
-    """target[index] += values, in place, each of equal indices counted. (On a GPU in no fixed order.)"""
+    """target[index] += values, in place, each of equal indices counted. (On a GPU in no fixed order.)
+
+    16 bits are summed up in float32, and rounded once.
+    """
     xp = array_module(target)
     if xp is np and _kind(index) == "b":
         target[index] += values  # none is equal to another
@@ -112,7 +116,7 @@ def add_at(target, index, values) -> None:
         index = np.ravel_multi_index(index, target.shape, mode="wrap") if isinstance(index, tuple) else index
         target, values = target.reshape(-1), np.broadcast_to(values, index.shape).reshape(-1)
         index = index.reshape(-1)
-    if xp is np or target.dtype.kind != "V":
+    if not is_half(target.dtype):
         xp.add.at(target, index, values)
         return
     total = target.astype("float32")

@@ -108,18 +108,23 @@ def raw(value):
 
 
 def plain(value, args: tuple):
-    """A number or list among the inputs: a number stays one beside an array, so that it does not promote it.
+    """A number or list among the inputs: a number stays one beside an array of floats, so that it does not promote it.
 
-    (`numpy.float64(2)` counts as a number: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.)
+    (`numpy.float64(2)` counts as a number there: it is a Python float, and `x / numpy.sqrt(d)` must not become float64.
+    Where it is the only one with a dtype it keeps that.)
     """
-    other = next((other for other in args if other is not value and hasattr(other, "shape")), None)
+    others = (other for other in args if other is not value and hasattr(other, "shape"))
+    other = next((other for other in others if other.dtype.kind in "fV"), None)
+    if other is None and isinstance(value, np.generic):
+        return value
+    if other is None:
+        other = next((other for other in args if other is not value and hasattr(other, "shape")), None)
     if other is None:
         return backend.as_array(value)
     if not isinstance(value, (int, float)):
         return backend.as_array(value, device=backend.device_of(raw(other)))
-    dtype = other.dtype
-    if dtype.kind == "V" and isinstance(value, float):  # ml_dtypes lets a Python float make bfloat16 float32
-        return dtype.type(value)
+    if other.dtype.kind == "V" and isinstance(value, float):  # ml_dtypes lets a Python float make bfloat16 float32
+        return other.dtype.type(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -82,7 +82,11 @@ def _unbroadcast(operation: Operation, position: int, gradient, shape: tuple):
     axes = tuple(range(extra)) + tuple(
         extra + i for i, (want, have) in enumerate(zip(shape, inner)) if want == 1 and have != 1
     )
-    return gradient.sum(axis=axes).reshape(shape) if axes else gradient.reshape(shape)
+    if not axes:
+        return gradient.reshape(shape)
+    if gradient.dtype.itemsize == 2 and not isinstance(gradient, Tensor):  # in 16 bits a sum of ones ends at 256
+        return gradient.sum(axis=axes, dtype="float32").reshape(shape)
+    return gradient.sum(axis=axes).reshape(shape)
 
 
 def is_aliased(result, g, kept: dict, others: list) -> bool:

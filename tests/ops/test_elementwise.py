@@ -237,6 +237,28 @@ def test_a_rule_sees_a_list_as_the_forward_saw_it(device):
     assert x.grad.tolist() == [4, 4]
 
 
+def test_numpys_numbers_keep_their_dtype_where_no_array_of_floats_has_one():
+    number, wide = np.float64(1.1), np.float64(2.2)
+    for y in (
+        ops.exp(number),
+        ops.add(number, wide),
+        ops.where(np.array([True]), number, wide),
+        ops.where(True, number, 0.0),
+    ):
+        assert y.dtype == np.float64
+    assert ops.add(number, wide) == 1.1 + 2.2
+    assert ops.where(np.array([True]), number, np.ones(1, np.float32)).dtype == np.float32  # there it is a number
+    assert ops.where(np.array([True]), 0.5, np.ones(1, "bfloat16")).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["erf", "logsumexp", "power"])
+def test_gradients_of_a_number_in_float64_are_exact(name):
+    x = minilm.tensor(np.array(1.1), requires_grad=True)
+    (dx,) = minilm.grad(getattr(ops, name)(x, *[x] * (name == "power")), x)
+    exact = {"erf": 2 / math.pi**0.5 * math.exp(-1.21), "logsumexp": 1.0, "power": 1.1**1.1 * (1 + math.log(1.1))}[name]
+    assert abs(dx.item() - exact) < 1e-15
+
+
 def test_where_with_a_tensor_for_a_condition_gives_a_tensor(device):
     condition = minilm.tensor([True, False], device=device)
     y = ops.where(condition, 1.0, 0.0)
