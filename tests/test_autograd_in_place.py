@@ -1,5 +1,6 @@
 """Arrays changed in place after a call kept them: found, named, or allowed where no gradient needs them."""
 
+import numpy as np
 import pytest
 from leaves import leaf
 
@@ -67,3 +68,14 @@ def test_changes_in_place_are_refused_where_they_would_be_recorded(device):
     assert plain.tolist() == [5, 2]
     x += 1  # a new tensor, as of an immutable number
     assert not x.is_leaf
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 0.5), ("bool", 2), ("int32", np.float32(0.5))])
+@pytest.mark.parametrize("name", ["add_", "mul_"])
+def test_numbers_are_not_cut_off_to_fit_in(name, dtype, value):
+    x = minilm.tensor([1, 0], dtype=dtype)
+    with pytest.raises(TypeError, match=rf"{name} makes \w+ of this tensor of {dtype}, .* convert this with \.to\('"):
+        getattr(x, name)(value)
+    assert x.tolist() == [1, 0]
+    assert minilm.tensor([1.0], dtype="bfloat16").add_(np.ones(1)).dtype == "bfloat16"
+    assert minilm.tensor([1], dtype="uint8").mul_(minilm.tensor([3])).tolist() == [3]

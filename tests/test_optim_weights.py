@@ -121,6 +121,16 @@ def test_clipping_in_the_step_is_clipping_before_it(kind):
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("clip", [clip_grad_norm, clip_grad_value])
+def test_gradients_of_16_bits_stay_so(clip):
+    w = minilm.tensor([3.0, -4.0], dtype="bfloat16", requires_grad=True)
+    w.grad = minilm.tensor([3.0, -4.0], dtype="bfloat16")
+    clip([w], 1.0)
+    assert w.grad.dtype == "bfloat16"
+    assert abs(w.grad.numpy().astype(float)).max() <= 1
+    SGD([w], lr=0.5).step()  # which takes no others
+
+
 def test_clip_grad_value_is_torchs():
     torch = pytest.importorskip("torch")
     mine, arrays = with_gradients()

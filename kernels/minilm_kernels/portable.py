@@ -95,12 +95,13 @@ def largest(x, axis, keepdims: bool, initial: float):
 
 
 def erf(x):
-    """The error function of an array's elements, in its dtype."""
+    """The error function of an array's elements, in its dtype; of integers in float64."""
+    dtype = x.dtype if x.dtype.kind in "fV" else np.float64
     if array_module(x) is np:  # NumPy has no erf; Python's is exact, one number at a time
-        return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+        return np.vectorize(math.erf, otypes=[np.float64])(x).astype(dtype)
     from cupyx.scipy.special import erf
 
-    return erf(x).astype(x.dtype, copy=False)
+    return erf(x.astype(dtype, copy=False)).astype(dtype, copy=False)
 
 
 def add_at(target, index, values) -> None:

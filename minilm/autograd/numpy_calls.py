@@ -44,7 +44,14 @@ def array_function(tensor, function, types, args: tuple, settings: dict):
     wanted = state.recording and any(getattr(value, "requires_grad", False) for value in found)
     if wanted and _has_twin(function.__name__):
         raise _refused(function.__name__, "would lose the gradient")
-    return function._implementation(*args, **settings)
+    return function._implementation(*[_plain(value, type(tensor)) for value in args], **settings)
+
+
+def _plain(value, tensors: type):
+    """An argument with arrays in the place of tensors: NumPy would call their methods, with its own arguments."""
+    if isinstance(value, (list, tuple)) and any(isinstance(part, tensors) for part in value):
+        return type(value)(part.numpy() if isinstance(part, tensors) else part for part in value)
+    return value.numpy() if isinstance(value, tensors) else value
 
 
 def _has_twin(name: str) -> bool:

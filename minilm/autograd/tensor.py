@@ -13,6 +13,8 @@ from .numpy_calls import ArrayUfunc, array_function
 
 __all__ = ["Tensor", "tensor"]
 
+_RANK = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2}  # by the kind of a dtype: what holds the numbers of the lower ones
+
 
 class Tensor:
     """A NumPy or CuPy array that remembers how it was computed, so that gradients can flow back through it.
@@ -183,12 +185,12 @@ class Tensor:
         return self._write(..., 0, "zero_")
 
     def add_(self, value) -> Tensor:
-        """Adds `value` in place; only where nothing is recorded."""
-        return self._write(..., self._data + self._beside(value), "add_")
+        """Adds `value` in place; only where nothing is recorded. TypeError for fractions added to integers."""
+        return self._write(..., self._fitting("add_", self._data + self._beside(value)), "add_")
 
     def mul_(self, value) -> Tensor:
-        """Multiplies by `value` in place; only where nothing is recorded."""
-        return self._write(..., self._data * self._beside(value), "mul_")
+        """Multiplies by `value` in place; only where nothing is recorded. TypeError for integers times fractions."""
+        return self._write(..., self._fitting("mul_", self._data * self._beside(value)), "mul_")
 
     def __setitem__(self, index, value) -> None:
         self._write(index, value, "assignment to an element")
@@ -202,6 +204,15 @@ class Tensor:
         self._data[_raw_index(index)] = self._beside(value)
         self.bump_version()
         return self
+
+    def _fitting(self, what: str, array):
+        """A result that is to take this tensor's place: not floats where it has integers, which would cut them off."""
+        if _RANK[array.dtype.kind] > _RANK[self.dtype.kind]:
+            raise TypeError(
+                f"{what} makes {array.dtype} of this tensor of {self.dtype}, which can't hold it; compute a new one, "
+                f"or convert this with .to({array.dtype.name!r}) before"
+            )
+        return array
 
     def _beside(self, value):
         """A value to compute with: a list's numbers go where the tensor is."""

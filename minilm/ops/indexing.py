@@ -117,12 +117,12 @@ def take(x, indices, axis=None):
     return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (_whole(indices),))
 
 
-def _whole(indices):
+def _whole(indices, name="indices"):
     """Indices as an array of integers, so that a plain number picks without a view."""
     indices = _raw(indices)
     array = indices if hasattr(indices, "dtype") else np.asarray(indices)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"indices must be integers, got {array.dtype}")
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
     return array
 
 
@@ -132,8 +132,13 @@ def repeat(x, repeats, axis=None):
     >>> repeat(np.array([1, 2]), np.array([2, 1])).tolist()
     [1, 1, 2]
     """
-    length = x.size if axis is None else x.shape[axis]
-    return take(x, np.repeat(np.arange(length), _raw(repeats)), axis)
+    length = x.size if axis is None else x.shape[axis_of(axis, x.ndim)]
+    counts = to_device(_whole(repeats, "repeats"), "cpu")
+    if counts.min(initial=0) < 0 or counts.shape not in ((), (1,), (length,)):
+        raise ValueError(
+            f"repeats is one number or {length}, one for each element, and none is negative; got {counts.tolist()}"
+        )
+    return take(x, np.repeat(np.arange(length), counts), axis)
 
 
 def _along(name: str, indices, axis: int, shape):
@@ -209,6 +214,8 @@ def embedding(indices, weight, padding_idx: int | None = None):
     >>> embedding(np.array([[2, 0]]), np.arange(6.0).reshape(3, 2)).tolist()
     [[[4.0, 5.0], [0.0, 1.0]]]
     """
+    if weight.ndim != 2:
+        raise ValueError(f"embedding needs a table (V, C); the weight has shape {tuple(weight.shape)}")
     V, table = weight.shape[0], _raw(weight)
     indices = _raw(indices)
     indices = indices if hasattr(indices, "dtype") else np.asarray(indices)

@@ -79,8 +79,12 @@ def linear(x: Array, weight: Array, bias: Array = None, layout="oi"):
             f"linear of x {tuple(x.shape)} with weight {tuple(weight.shape)} in layout {layout!r} does not fit: the "
             f"weight is ({'out, in' if layout == 'oi' else 'in, out'}), and x (..., in)"
         )
+    if bias is not None and bias.shape != matrix.shape[1:]:
+        raise ValueError(
+            f"linear's bias has shape {tuple(bias.shape)}; expected {matrix.shape[1:]}, one number an output"
+        )
     y = product(_rows(x), matrix, align_rows=True)
-    if bias is not None and bias.dtype == y.dtype and bias.shape == y.shape[1:]:
+    if bias is not None and bias.dtype == y.dtype:
         kernels.add_bias(y, bias)  # nearly always
     elif bias is not None:
         y += bias

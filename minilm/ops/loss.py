@@ -178,6 +178,8 @@ def _checked(x, name, V, targets, ignore_index, label_smoothing, reduction):
         raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing lies between 0 and 1; got {label_smoothing}")
+    if V == 0:
+        raise ValueError(f"cross_entropy needs one class or more; {name} has shape {tuple(x.shape)}")
     targets = getattr(targets, "_data", targets)
     targets = array_module(targets).asarray(targets)
     if tuple(x.shape[:-1]) != targets.shape:

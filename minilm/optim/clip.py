@@ -7,7 +7,7 @@ import math
 import minilm_kernels
 import numpy as np
 
-from minilm import backend
+from minilm import ops
 
 from . import settings
 from .parameters import tensors
@@ -90,7 +90,7 @@ def clip_grad_value(params, clip_value: float) -> None:
     clip_value = settings.nonnegative("clip_value", clip_value)
     for parameter in _with_gradient(params):
         gradient = parameter.grad
-        gradient.data = backend.array_module(gradient.data).clip(gradient.data, -clip_value, clip_value)
+        gradient.data = ops.clip(gradient.data, -clip_value, clip_value)
 
 
 def _with_gradient(params) -> list:

@@ -225,6 +225,17 @@ def test_numpys_functions_say_which_ones_take_tensors():
     assert np.concatenate([array, x.detach()]).tolist() == [1, 1, 3, 5]
     assert np.shape(x) == (2,)
     assert np.allclose(x, [3, 5])
+    y = x.detach()
+    for function in (
+        np.sum,
+        np.mean,
+        np.max,
+        np.prod,
+        np.cumsum,
+        np.linalg.norm,
+    ):  # some would call the tensor's method
+        np.testing.assert_array_equal(function(y), function(y.data))
+    np.testing.assert_array_equal(np.stack((y, y)), [[3, 5], [3, 5]])
     with pytest.raises(TypeError, match=r"a = a \+ t"):
         array += x
     assert x.__array_ufunc__ is None  # what CuPy asks, to leave an operator to the tensor
@@ -305,6 +316,12 @@ def test_broadcasting_is_undone_for_any_pair_of_shapes(axes, skipped):
         np.testing.assert_allclose(a.grad.numpy(), 3.0 * y.size / a.size)
     if b.size:
         np.testing.assert_allclose(b.grad.numpy(), 2.0 * y.size / b.size)
+
+
+def test_erf_of_integers_is_no_integer(device):
+    y = minilm.tensor([0, 1], device=device).erf()
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y.numpy(), [0, math.erf(1)], rtol=1e-15)
 
 
 def test_erf_is_exact():

@@ -188,6 +188,11 @@ REFUSED = {
     "embedding of floats": (lambda x: ops.embedding([0.5], x), TypeError, "integer indices, got float64"),
     "embedding too high": (lambda x: ops.embedding([1, 3], x), IndexError, r"index 3 is outside .* 0\.\.2"),
     "embedding below": (lambda x: ops.embedding([-1], x), IndexError, "index -1"),
+    "embedding in a row": (lambda x: ops.embedding([0], x[0]), ValueError, r"table \(V, C\); .* shape \(4,\)"),
+    "repeat by halves": (lambda x: x.repeat(1.5), TypeError, "repeats must be integers, got float64"),
+    "repeat less than never": (lambda x: x.repeat(-1), ValueError, "one number or 12, .*; got -1"),
+    "repeat too few": (lambda x: x.repeat([1, 2], axis=1), ValueError, r"one number or 4, .*; got \[1, 2\]"),
+    "repeat along no axis": (lambda x: x.repeat(2, axis=2), np.exceptions.AxisError, "axis 2 is out of bounds"),
 }
 
 

@@ -45,6 +45,7 @@ REFUSED = {
     "inner lengths": (lambda x: x @ x, r"matmul of shapes \(2, 3\) and \(2, 3\): the inner lengths differ"),
     "no axes": (lambda x: x @ minilm.tensor(2.0), "at least one axis"),
     "linear": (lambda x: ops.linear(x, x.T), r"x \(2, 3\) with weight \(3, 2\) in layout 'oi'"),
+    "linear's bias": (lambda x: ops.linear(x, x, x), r"linear's bias has shape \(2, 3\); expected \(2,\)"),
     "layout": (lambda x: ops.linear(x, x, layout="io "), "layout is 'oi' .* or 'io'"),
 }
 

@@ -94,6 +94,7 @@ REFUSED = {
     "floats": (lambda x: ops.cross_entropy(x, [0.0, 1.0]), TypeError, "integers"),
     "reduction": (lambda x: ops.cross_entropy(x, [0, 1], reduction="avg"), ValueError, "mean, sum, none, not 'avg'"),
     "smoothing": (lambda x: ops.cross_entropy(x, [0, 1], label_smoothing=2), ValueError, "between 0 and 1; got 2"),
+    "no classes": (lambda x: ops.cross_entropy(x[:, :0], [0, 1]), ValueError, r"one class or more; .* \(2, 0\)"),
 }
 
 
