@@ -163,6 +163,15 @@ def test_every_dtype_makes_a_tensor(name):
     assert backend.resolve_dtype(x.dtype) == x.dtype
 
 
+def test_tensors_are_in_the_processors_order_of_bytes():
+    x = minilm.tensor(np.array([1.0, 2.0], ">f4"), requires_grad=True)
+    assert x.dtype == np.float32
+    assert x.dtype.isnative
+    x.softmax().sum().backward()
+    assert x.tolist() == [1, 2]
+    assert minilm.tensor(np.array([3], ">i8")).tolist() == [3]
+
+
 def test_bfloat16_is_ml_dtypes():
     assert backend.bfloat16() == np.dtype(ml_dtypes.bfloat16)
     x = minilm.tensor([1.0, 1.0 + 2**-8], dtype="bfloat16", requires_grad=True)

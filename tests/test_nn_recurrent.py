@@ -105,6 +105,10 @@ def test_dropout_between_layers_and_errors():
         layer(x[:, :, :2])
     with pytest.raises(ValueError, match=r"mask must be \(2, 5\)"):
         layer(x, mask=np.ones((2, 4)))
+    with pytest.raises(ValueError, match="mask holds 1 for tokens and 0 for padding"):
+        layer(x, mask=np.where(np.arange(5) < 3, 0, -np.inf) * np.ones((2, 1)))
+    with pytest.raises(TypeError, match="weight_hh float32, h float64, c float64; expected one dtype"):
+        layer(x.astype(np.float64))
     with pytest.raises(ValueError, match="the state must be"):
         layer(x, (np.zeros((1, 2, 4), np.float32),) * 2)
     with pytest.raises(ValueError, match="are 1 or more; got 3, 0, 1"):

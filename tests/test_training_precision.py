@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import minilm_kernels
 import numpy as np
@@ -191,6 +192,12 @@ def test_what_the_scaler_refuses():
     for wrong in ({"scale": 0}, {"growth_factor": 1}, {"backoff_factor": 1}, {"growth_interval": 0}):
         with pytest.raises(ValueError, match="expected a positive scale"):
             GradScaler(**wrong)
+    with pytest.raises(TypeError, match=r"growth_interval is 1\.5; expected a whole number"):
+        GradScaler(growth_interval=1.5)
+    with pytest.raises(ValueError, match="scale is inf"):
+        GradScaler(math.inf)
+    with pytest.raises(ValueError, match=r"scale is -2\.0; expected more than 0"):
+        GradScaler().load_state_dict({"scale": -2.0, "finite_steps": 0, "skipped": 0})
     with pytest.raises(ValueError, match="the state of a GradScaler has"):
         GradScaler().load_state_dict({"scale": 2.0})
 

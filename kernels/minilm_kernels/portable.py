@@ -114,7 +114,10 @@ def add_at(target, index, values) -> None:
         target[index] += values  # none is equal to another
         return
     if xp is np and target.flags.c_contiguous and _names_elements(index, target.ndim):
-        index = np.ravel_multi_index(index, target.shape, mode="wrap") if isinstance(index, tuple) else index
+        if isinstance(index, tuple):
+            for axis, (part, n) in enumerate(zip(index, target.shape)):
+                check_range(part, n, _out_of_bounds(axis, n), lowest=-n)
+            index = np.ravel_multi_index(index, target.shape, mode="wrap")
         target, values = target.reshape(-1), np.broadcast_to(values, index.shape).reshape(-1)
         index = index.reshape(-1)
     if not is_half(target.dtype):
@@ -123,6 +126,10 @@ def add_at(target, index, values) -> None:
     total = target.astype("float32")
     xp.add.at(total, index, values.astype("float32"))
     target[...] = total
+
+
+def _out_of_bounds(axis: int, length: int) -> Callable:
+    return lambda _, index: IndexError(f"index {index} is out of bounds for axis {axis} with size {length}")
 
 
 def _names_elements(index, ndim: int) -> bool:

@@ -52,13 +52,18 @@ class Implementation:
     limits: Callable[..., str | None] | None
     automatic: bool = True
 
+    def takes(self, dtype: np.dtype) -> bool:
+        """Whether the first array may be of this dtype, limits aside; NumPy alone reads another order of bytes."""
+        return self.dtypes is None or (dtype.isnative and dtype.name in self.dtypes)
+
     def refusal(self, args: tuple, settings: dict) -> str | None:
         """Why this implementation can't run on these arguments; None if it can."""
         array = _first_array(args)
         if self.device not in ("any", device_of(array)):
             return f"it runs on {self.device}, and the arrays are on {device_of(array)}"
-        if self.dtypes is not None and array.dtype.name not in self.dtypes:
-            return f"it takes {', '.join(sorted(self.dtypes))}, and the arrays are {array.dtype.name}"
+        if self.dtypes is not None and not self.takes(array.dtype):
+            given = array.dtype.name if array.dtype.isnative else f"{array.dtype}, of another order of bytes"
+            return f"it takes {', '.join(sorted(self.dtypes))}, and the arrays are {given}"
         return self.limits(*args, **settings) if self.limits is not None else None
 
 
@@ -136,8 +141,11 @@ def choose(operation: str, implementation: str, *args, **settings) -> Implementa
 
 
 def array_module(array):
-    """The module, `numpy` or `cupy`, that `array` belongs to."""
-    return np if isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
+    """The module, `numpy` or `cupy`, that `array` belongs to; anything else is a TypeError."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    device_of(array)
+    return sys.modules["cupy"]
 
 
 def device_of(array) -> str:
@@ -187,7 +195,7 @@ def _candidates(operation: str, implementation: str, device: str, dtype: np.dtyp
         for entry in _ordered(operation)
         if (entry.automatic if implementation == "auto" else implementation == entry.name)
         and entry.device in ("any", device)
-        and (entry.dtypes is None or dtype.name in entry.dtypes)  # the name costs microseconds: asked once, here
+        and entry.takes(dtype)  # the name costs microseconds: asked once, here
     )
     alone = implementation == "auto" and [entry.name for entry in found] == ["reference"]
     if alone and device == "cpu" and operation in half.OPERATIONS and half.is_half(dtype):

@@ -82,9 +82,12 @@ def check_together(name: str, arrays) -> None:
 def as_array(value, dtype=None, device: str | None = None):
     """`value` (array, number, nested list) as an array of `dtype` on `device`; no copy where none is needed.
 
-    Python floats and lists of them become float32, the library's default; arrays keep their dtype.
+    Python floats and lists of them become float32, the library's default; arrays keep their dtype, in the processor's
+    order of bytes.
     """
     array = value if array_module(value) is not np else np.asarray(value)
+    if not array.dtype.isnative:  # from a file of another machine's, say: no kernel reads it
+        array = array.astype(array.dtype.newbyteorder("="))
     if dtype is not None:
         array = array.astype(resolve_dtype(dtype), copy=False)
     elif array.dtype == np.float64 and not hasattr(value, "dtype"):

@@ -80,10 +80,13 @@ class _Recurrent(Module):
         """Whether each token is one, (T, B); None if all are."""
         if mask is None:
             return None
-        values = backend.to_numpy(getattr(mask, "_data", mask)).astype(bool)
-        if values.shape != tuple(x.shape[:2]):
-            raise ValueError(f"mask must be {tuple(x.shape[:2])}, one entry a token; got {values.shape}")
-        return None if values.all() else backend.array_module(getattr(x, "_data", x)).asarray(values.T)
+        values = backend.to_numpy(getattr(mask, "_data", mask))
+        alive = values.astype(bool)
+        if alive.shape != tuple(x.shape[:2]):
+            raise ValueError(f"mask must be {tuple(x.shape[:2])}, one entry a token; got {alive.shape}")
+        if not (alive == values).all():
+            raise ValueError("mask holds 1 for tokens and 0 for padding; there are other numbers in it")
+        return None if alive.all() else backend.array_module(getattr(x, "_data", x)).asarray(alive.T)
 
     def _split_state(self, x, state) -> list[tuple]:
         """The states of the layers and directions, one tuple each."""

@@ -26,6 +26,8 @@ def split_heads(x: Array, n_head):
     >>> split_heads(np.ones((1, 5, 12)), 3).shape
     (1, 3, 5, 4)
     """
+    if x.ndim != 3 or n_head < 1 or x.shape[2] % n_head:
+        raise ValueError(f"split_heads takes (B, T, H D) with H = {n_head} heads; got shape {tuple(x.shape)}")
     return x.reshape(*x.shape[:2], n_head, x.shape[2] // n_head).swapaxes(1, 2)
 
 
@@ -196,6 +198,13 @@ def _bias(attn_mask, q):
     mask = getattr(attn_mask, "_data", attn_mask)
     if mask is None:
         return None
+    if not hasattr(mask, "dtype"):
+        attn_mask = mask = backend.as_array(mask, device=backend.device_of(getattr(q, "_data", q)))
+    if mask.dtype.kind in "iu":
+        raise TypeError(
+            f"attn_mask is {mask.dtype}: is it True where a key may be seen, or added to the scores? Use "
+            f"attn_mask.astype(bool), or attn_mask.astype('{q.dtype}')"
+        )
     if mask.dtype.kind == "b":
         xp = array_module(mask)
         return portable.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))

@@ -70,6 +70,12 @@ def _check(name: str, gates: int, sums, weight_hh, states: dict, alive) -> None:
             f"{name} of sums {tuple(sums.shape)}, weight_hh {tuple(weight_hh.shape)}, {given}; expected (T, B, "
             f"{gates} C), ({gates} C, C) and (B, C)"
         )
+    dtypes = {wide(getattr(x, "_data", x)) for x in (weight_hh, *states.values())}
+    if len(dtypes) > 1:
+        given = ", ".join(f"{name} {part.dtype}" for name, part in {"weight_hh": weight_hh, **states}.items())
+        raise TypeError(
+            f"{name} of {given}; expected one dtype, or 16 bits beside float32: convert the input or the layer"
+        )
     if alive is not None and tuple(alive.shape) != tuple(sums.shape[:2]):
         raise ValueError(f"alive has shape {tuple(alive.shape)}; expected {tuple(sums.shape[:2])}, one entry a token")
 

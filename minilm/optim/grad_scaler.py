@@ -32,12 +32,13 @@ class GradScaler:
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
     ) -> None:
+        scale, growth_interval = settings.number("scale", scale), settings.count("growth_interval", growth_interval)
         if not scale > 0 or not growth_factor > 1 or not 0 < backoff_factor < 1 or growth_interval < 1:
             raise ValueError(
                 f"scale {scale}, growth_factor {growth_factor}, backoff_factor {backoff_factor} and growth_interval "
                 f"{growth_interval}: expected a positive scale, factors above and below 1, and 1 step or more"
             )
-        self.scale, self.growth_factor, self.backoff_factor = float(scale), growth_factor, backoff_factor
+        self.scale, self.growth_factor, self.backoff_factor = scale, growth_factor, backoff_factor
         self.growth_interval = growth_interval
         self.finite_steps = 0  # since the scale last changed
         self.skipped = 0  # steps, in all
@@ -62,6 +63,6 @@ class GradScaler:
         """Goes on from `state_dict()`. ValueError for anything else."""
         if set(saved) != {"scale", "finite_steps", "skipped"}:
             raise ValueError(f"the state of a GradScaler has scale, finite_steps and skipped; got {', '.join(saved)}")
-        self.scale = settings.number("scale", saved["scale"])
+        self.scale = settings.positive("scale", saved["scale"])
         self.finite_steps = settings.count("finite_steps", saved["finite_steps"])
         self.skipped = settings.count("skipped", saved["skipped"])

@@ -114,5 +114,13 @@ def test_errors_say_what_to_do():
         registry.implementations("sofmax")
     with pytest.raises(ValueError, match="device is 'any', 'cpu' or 'cuda', not 'gpu'"):
         registry.register("softmax", name="fast", device="gpu")
-    with pytest.raises(TypeError, match="expected a NumPy or CuPy array, got list"):
-        registry.device_of([1.0])
+    for found in (registry.device_of, registry.array_module):
+        with pytest.raises(TypeError, match="expected a NumPy or CuPy array, got list"):
+            found([1.0])
+
+
+def test_arrays_in_another_order_of_bytes_are_numpys_to_read():
+    x = np.arange(6, dtype=">f4").reshape(2, 3)
+    np.testing.assert_allclose(softmax(x), softmax(x.astype(np.float32)), rtol=1e-6)
+    with pytest.raises(ValueError, match="it takes float32, and the arrays are >f4, of another order of bytes"):
+        softmax(x, implementation="cpu")

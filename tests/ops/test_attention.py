@@ -174,8 +174,21 @@ def test_shapes_that_do_not_fit_are_an_error():
         attend(zeros(2, 2), zeros(1, 2, 2), zeros(2, 2))
     with pytest.raises(ValueError, match="same batch axes"):
         attend(zeros(2, 3, 1, 2, 2), zeros(3, 2, 1, 2, 2), zeros(3, 2, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"\(B, T, H D\) with H = 3 heads; got shape \(1, 2, 4\)"):
+        ops.split_heads(zeros(1, 2, 4), 3)
+    with pytest.raises(ValueError, match=r"\(B, T, H D\) with H = 2 heads; got shape \(2, 4\)"):
+        ops.split_heads(zeros(2, 4), 2)
     with pytest.raises(ValueError, match=r"3.*heads"):
         attend(zeros(1, 3, 2, 2), zeros(1, 2, 2, 2), zeros(1, 2, 2, 2))
+
+
+def test_a_mask_of_integers_could_mean_either_and_a_list_is_taken(rng, device):
+    x = minilm.tensor(rng.standard_normal((1, 1, 3, 4)).astype(np.float32), device=device)
+    seen = [[True, False, False], [True, True, False], [True, True, True]]
+    np.testing.assert_array_equal(attend(x, x, x, attn_mask=seen).numpy(), attend(x, x, x, causal=True).numpy())
+    for mask in (np.array(seen, int), minilm.tensor(seen).to("int32"), np.array(seen, int).tolist()):
+        with pytest.raises(TypeError, match=r"attn_mask is int\d\d: .* attn_mask\.astype\(bool\), or .*'float32'"):
+            attend(x, x, x, attn_mask=mask)
 
 
 def test_settings_are_the_kernels_and_get_no_gradient_in_silence():

@@ -173,6 +173,14 @@ def test_topk_and_sort_of_integers_and_ties(device):
     assert all(isinstance(part, np.ndarray) for part in raw)
 
 
+@pytest.mark.parametrize("index", [(np.array([0, 3]), np.array([1, 0])), (np.array([0]), np.array([-3]))])
+def test_values_are_placed_where_there_is_a_place(index):
+    with pytest.raises(IndexError, match=r"index (3|-3) is out of bounds for axis [01] with size [32]"):
+        ops.place(np.ones(len(index[0])), index, (3, 2))
+    inside = ops.place(np.ones(2), (np.array([0, -1], np.int8), np.array([-2, 1], np.int8)), (3, 2))
+    assert inside.tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
 REFUSED = {
     "out of range": (lambda x: x[5], IndexError, "index 5"),
     "take out of range": (lambda x: x.take([4], 1), IndexError, "index 4"),

@@ -156,5 +156,7 @@ def test_what_does_not_fit_is_refused():
         ops.lstm(sums, weight, state, state[:1])
     with pytest.raises(ValueError, match=r"gru of sums"):
         ops.gru(sums, weight, None, state)
+    with pytest.raises(TypeError, match=r"lstm of weight_hh float64, h float64, c float32; expected one dtype"):
+        ops.lstm(sums, weight, state, state.astype(np.float32))
     with pytest.raises(ValueError, match=r"alive has shape \(3, 4\); expected \(4, 3\)"):
         ops.lstm(sums, weight, state, state, np.ones((B, T), bool))
