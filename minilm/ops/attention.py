@@ -69,16 +69,16 @@ def _(q, k, v, bias, settings):
     return composed_attention(q, k, v, bias, settings)
 
 
-@op(keeps=("heads", "logsumexp"), precision="low")
+@op(keeps=("logsumexp",), precision="low")
 def _packed_attention(qkv: Array, bias: Array, n_head, settings):
     out, logsumexp = kernels.attention(*_parts(qkv, n_head), bias=bias, **settings)
-    return join_heads(out), out, logsumexp
+    return join_heads(out), logsumexp
 
 
 @_packed_attention.gradient
-def _(g, qkv, bias, heads, logsumexp, n_head, settings, needs):
+def _(g, qkv, bias, y, logsumexp, n_head, settings, needs):
     into = array_module(qkv).empty(qkv.shape, qkv.dtype)  # one array, not three to be put together
-    g, parts = split_heads(g, n_head), _parts(qkv, n_head)
+    g, heads, parts = split_heads(g, n_head), split_heads(y, n_head), _parts(qkv, n_head)
     _, _, _, *d_bias = kernels.attention_backward(
         g, *parts, heads, logsumexp, bias=bias, bias_gradient=needs[1], into=_parts(into, n_head), **settings
     )

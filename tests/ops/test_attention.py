@@ -150,6 +150,16 @@ def test_one_projection_in_and_joined_heads_out(check, rng):
         ops.packed_self_attention(qkv, 5)
 
 
+def test_an_output_changed_in_place_is_found(rng):
+    qkv = minilm.tensor(rng.standard_normal((1, 4, 12)), requires_grad=True)
+    x = qkv[..., :4].reshape(1, 1, 4, 4)
+    for y in (ops.packed_self_attention(qkv, 2), attend(x, x, x)):
+        with minilm.no_grad():
+            y.detach()[0] = 0
+        with pytest.raises(RuntimeError, match="kept 'its output' for its gradient, and it was changed in place"):
+            y.sum().backward()
+
+
 def test_weights_sum_to_one_and_make_the_output(rng):
     q, k, v = rng.standard_normal((3, 2, 2, 5, 4))
     weights = ops.attention_weights(q, k, causal=True)
