@@ -107,6 +107,18 @@ def test_tokens_of_generation_config_come_before_the_configs(tmp_path):
             GPT2.from_pretrained(tmp_path)
 
 
+def test_the_padding_token_of_a_file_is_kept_and_fills_what_has_ended(tmp_path):
+    tiny(1).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"pad_token_id": 7}))
+    model = GPT2.from_pretrained(tmp_path)
+    ids = tokens(2, 4)
+    first, other = model.generate(ids, 1)[:, 4]
+    assert first != other
+    assert model.generate(ids, 3, eos_token_id=int(first))[0, 4:].tolist() == [first, 7, 7]
+    model.save_pretrained(tmp_path / "again")
+    assert GPT2.from_pretrained(tmp_path / "again").config.pad_token_id == 7
+
+
 # The config.
 
 

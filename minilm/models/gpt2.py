@@ -57,6 +57,7 @@ class GPT2Config(Config):
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
 
     model_type = "gpt2"
     refused = ("add_cross_attention", "pruned_heads", "quantization_config")
