@@ -184,6 +184,8 @@ def test_steps_through_the_cache_equal_all_at_once_and_dropout_is_off_in_eval():
         ({"num_decoder_layers": 0}, "num_decoder_layers must be at least 1"),
         ({"dropout_rate": -1}, "dropout_rate is a probability"),
         ({"model_type": "mt5"}, "'mt5'"),
+        ({"dense_act_fn": "silu"}, "dense_act_fn = 'silu', and feed_forward_proj = .*, for which it is 'relu'"),
+        ({"is_gated_act": True}, "is_gated_act = True"),
     ],
 )
 def test_a_config_that_we_cannot_honour_is_refused(changes, message):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -70,6 +71,18 @@ class T5Config(Config):
                 f"of it; got {buckets} and {distance}"
             )
         nn.activation(self.activation_function)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """As `Config.from_dict`; what files say of `feed_forward_proj` a second time must agree with it."""
+        config = super().from_dict(values)
+        for name, own in (("dense_act_fn", config.activation_function), ("is_gated_act", config.is_gated)):
+            if values.get(name) not in (None, own):
+                raise ValueError(
+                    f"the config has {name} = {values[name]!r}, and feed_forward_proj = {config.feed_forward_proj!r}, "
+                    f"for which it is {own!r}"
+                )
+        return config
 
     @property
     def is_gated(self) -> bool:
