@@ -151,7 +151,7 @@ class Module:
         if strict and (missing or unexpected):
             raise KeyError(
                 f"the weights do not fit {type(self).__name__}. {_listed('missing', missing)}"
-                f"{_listed('unexpected', unexpected)}Pass strict=False to load what fits"
+                f"{_listed('unexpected', unexpected)}load_state_dict(..., strict=False) takes what fits"
             )
         misshapen = [
             f"{name} is {tuple(state[name].shape)}, expected {tensor.shape}"
