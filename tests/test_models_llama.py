@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minilm
+from minilm.checkpoint import save_weights
 from minilm.models import Llama, LlamaConfig, Mistral, MistralConfig, Qwen2, Qwen2Config, load
 from minilm.models.rope import read_rope, rope_frequencies
 
@@ -153,6 +154,34 @@ def test_the_old_spelling_of_rotary_parameters_is_read(tmp_path):
     back = load(tmp_path)
     assert back.config.rope_parameters == model.config.rope_parameters
     np.testing.assert_array_equal(back(tokens(1, 9)).logits.data, model(tokens(1, 9)).logits.data)
+
+
+def test_the_old_spelling_beside_the_new_one_is_what_holds_as_in_transformers(transformers, torch, tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {"rope_scaling": {"type": "linear", "factor": 2.0}}
+    path.write_text(json.dumps(config))
+    peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids, back = tokens(1, 9), load(tmp_path)
+    assert back.config.rope_parameters["rope_type"] == "linear"
+    np.testing.assert_allclose(back(ids).logits.data, peer(torch.from_numpy(ids)).logits.detach().numpy(), atol=2e-5)
+    path.write_text(json.dumps(config | {"partial_rotary_factor": 0.5}))
+    with pytest.raises(ValueError, match="partial_rotary_factor is not 1"):
+        load(tmp_path)
+
+
+def test_a_copy_of_the_tied_head_is_fine_and_a_different_head_is_not(tmp_path):
+    model = tiny(tie_word_embeddings=True)
+    model.save_pretrained(tmp_path)
+    weights = model.state_dict()
+    table = weights.pop("model.embed_tokens.weight")
+    for others in ({"model.embed_tokens.weight": table}, {}):
+        save_weights(tmp_path / "model.safetensors", {**weights, **others, "lm_head.weight": table})
+        np.testing.assert_array_equal(load(tmp_path).model.embed_tokens.weight.data, table)
+    save_weights(tmp_path / "model.safetensors", {**model.state_dict(), "lm_head.weight": table + 1})
+    with pytest.raises(ValueError, match="tie_word_embeddings is true in its config; make that false"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("case", ["llama", "mistral", "qwen2, window", "llama, yarn"])

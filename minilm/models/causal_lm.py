@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minilm import ops
-from minilm.backend import array_module
+from minilm.backend import array_module, to_numpy
 from minilm.generation import GenerationMixin
 from minilm.nn.attention import attention_mask_arguments
 from minilm.nn.cache import KeyValueCache, SlidingWindowCache
@@ -95,3 +97,19 @@ class CausalLM(GenerationMixin, PretrainedModel):
         elif labels is not None:
             loss = ops.cross_entropy(logits[:, :-1], self._integers(labels)[:, 1:])
         return CausalLMOutput(logits, loss, hidden_states, attentions)
+
+    def _without_copy(self, weights: dict, table: str) -> dict:
+        """The weights of a file, where the head is tied without the copy of the embedding `table` that it may hold.
+
+        Raises ValueError for one that differs.
+        """
+        if not self.config.tie_word_embeddings or "lm_head.weight" not in weights:
+            return weights
+        weights = dict(weights)
+        head = weights.pop("lm_head.weight")
+        if not np.array_equal(to_numpy(weights.setdefault(table, head)), to_numpy(head)):
+            raise ValueError(
+                f"the file's lm_head.weight differs from its {table}, but tie_word_embeddings is true in its config; "
+                "make that false"
+            )
+        return weights

@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from minilm import nn, ops
 from minilm.autograd import autocast
-from minilm.backend import Generator, to_numpy
+from minilm.backend import Generator
 from minilm.nn.cache import KeyValueCache
 
 from .causal_lm import CausalLM
@@ -236,15 +234,7 @@ class GPT2(CausalLM):
         weights = super().own_names(
             {k: v for k, v in weights.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}
         )
-        if self.config.tie_word_embeddings and "lm_head.weight" in weights:
-            head = weights.pop("lm_head.weight")
-            table = weights.setdefault("transformer.wte.weight", head)
-            if not np.array_equal(to_numpy(table), to_numpy(head)):
-                raise ValueError(
-                    "the file's lm_head.weight differs from its wte.weight, but tie_word_embeddings is true in its "
-                    "config; make that false"
-                )
-        return weights
+        return self._without_copy(weights, "transformer.wte.weight")
 
 
 def residual_std(config: GPT2Config) -> float:

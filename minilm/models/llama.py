@@ -313,11 +313,12 @@ class Llama(CausalLM):
         return (factor * xp.cos(angles)).astype(dtype), (factor * xp.sin(angles)).astype(dtype)
 
     def own_names(self, weights: dict) -> dict:
-        """As the base class's, without the rotary tables that old files store and the copy of a tied head."""
+        """As the base class's, without the rotary tables that old files store; a tied head is the token embedding.
+
+        Raises ValueError for a file with a head of its own where the config says that it is tied.
+        """
         weights = {name: array for name, array in weights.items() if not name.endswith("rotary_emb.inv_freq")}
-        if self.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
-        return super().own_names(weights)
+        return self._without_copy(super().own_names(weights), "model.embed_tokens.weight")
 
 
 class Mistral(Llama):
