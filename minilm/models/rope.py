@@ -24,9 +24,10 @@ _OPTIONAL = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "m
 def read_rope(values: dict, max_position_embeddings: int) -> dict:
     """`rope_parameters` from a config in the new spelling (one object) or the old (`rope_theta` and `rope_scaling`).
 
-    The kinds are default, linear, dynamic, llama3 and yarn. Raises ValueError for another, and for what is missing.
+    Where both are given, `rope_scaling` holds, as in transformers. The kinds are default, linear, dynamic, llama3 and
+    yarn. Raises ValueError for another, and for what is missing.
     """
-    given = values.get("rope_parameters") or {**(values.get("rope_scaling") or {})}
+    given = values.get("rope_scaling") or values.get("rope_parameters") or {}
     rope = dict(given)
     kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
     rope.pop("type", None)
@@ -36,7 +37,8 @@ def read_rope(values: dict, max_position_embeddings: int) -> dict:
     if kind == "yarn":
         rope.setdefault("original_max_position_embeddings", max_position_embeddings)
     known = {"rope_theta", "original_max_position_embeddings", *_NEEDED[kind], *_OPTIONAL.get(kind, ())}
-    if rope.pop("partial_rotary_factor", 1.0) != 1.0:
+    rope.setdefault("partial_rotary_factor", values.get("partial_rotary_factor"))
+    if rope.pop("partial_rotary_factor") not in (None, 1.0):
         raise ValueError("partial_rotary_factor is not 1: heads that are rotated in part are not supported here")
     for name, value in rope.items():
         least = 0 if name in _OPTIONAL.get(kind, ()) else 1e-30
