@@ -124,6 +124,18 @@ def test_any_text_of_the_alphabet_is_cut_as_sentencepiece_cuts_it(loaded, text):
         assert ours.encode(text).tolist() == processor.encode(text), kind
 
 
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("add_dummy_prefix", [True, False])
+@pytest.mark.parametrize("rule", ["nmt_nfkc", "identity"])
+def test_extra_spaces_go_as_in_sentencepiece(tmp_path, model_type, add_dummy_prefix, rule):
+    options = {"add_dummy_prefix": add_dummy_prefix, "normalization_rule_name": rule}  # the first ones are the default
+    model = train(model_type=model_type, vocab_size=520, **options)
+    tmp_path.joinpath("tokenizer.model").write_bytes(model)
+    ours, theirs = Tokenizer.from_pretrained(tmp_path), sentencepiece.SentencePieceProcessor(model_proto=model)
+    for text in (" the", "  the", "the ", "a   the", " ", "   ", "\nthe", "the\n", " \n the \n", "\tthe\t", "\n"):
+        assert ours.encode(text).tolist() == theirs.encode(text), repr(text)
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_saved_as_tokenizer_json_it_is_the_same(tmp_path, models, kind):
     ours = Tokenizer.from_pretrained(folder_of(tmp_path, models, kind))

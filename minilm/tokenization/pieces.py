@@ -72,7 +72,10 @@ def piece_library(pieces: Pieces, source):
         library = tk.Tokenizer(model)
         normalizers = [tk.normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
     if pieces.collapse_spaces:
-        normalizers += [tk.normalizers.Strip(), tk.normalizers.Replace(tk.Regex(" {2,}"), " ")]
+        # A space that the text begins with is the one that would be put there: taken away, it would not be put back
+        # by "first", which looks at where the text begins. (\A and \z, for ^ and $ are the ends of each line.)
+        ends = r"\A +| +\z" if pieces.prefix == "never" else r" +\z"
+        normalizers += [tk.normalizers.Replace(tk.Regex(pattern), by) for pattern, by in ((ends, ""), (" {2,}", " "))]
     if normalizers:
         library.normalizer = tk.normalizers.Sequence(normalizers)
     library.pre_tokenizer = tk.pre_tokenizers.Metaspace(
