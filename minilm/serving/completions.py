@@ -59,7 +59,7 @@ class TextService:
         if isinstance(prompt, str):
             try:
                 ids = self.tokenizer.encode(prompt)
-            except ValueError as error:  # half of a surrogate pair; a character that the tokenizer does not know
+            except ValueError as error:  # a character that the tokenizer does not know
                 raise bad_request(f"the prompt can't be encoded: {error}", "prompt") from None
         else:
             if odd := [id for id in prompt if not 0 <= id < self.vocab_size]:

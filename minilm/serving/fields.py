@@ -12,13 +12,15 @@ __all__ = ["Fields", "read_json"]
 
 
 def read_json(body: bytes) -> Fields:
-    """The fields of a JSON object; 400 for anything else, NaN and infinities included."""
+    """The fields of a JSON object; 400 for anything else, NaN, infinities and halves of a surrogate pair included."""
 
     def refuse(constant: str):
         raise ValueError(f"{constant} is no JSON")
 
     try:
         values = json.loads(body.decode("utf-8"), parse_constant=refuse)
+        if b"\\u" in body:  # an escape may be half of a surrogate pair, which is no text and can't be answered with
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise bad_request(f"the body is not JSON in UTF-8: {what}") from None

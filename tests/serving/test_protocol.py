@@ -143,6 +143,8 @@ def test_what_is_wrong_is_named(kind, fields, param, message):
         (b"[1]", "the body is a JSON array; expected an object"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "the body is not JSON"),
+        (rb'{"stop": "\ud800"}', "surrogates not allowed"),
+        (rb'{"logit_bias": {"\ud800": 1}}', "surrogates not allowed"),
     ],
 )
 def test_what_is_no_object_of_json_is_refused(body, message):

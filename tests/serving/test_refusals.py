@@ -38,6 +38,7 @@ def test_what_is_not_asked_by_the_client(client):
             (raw.get("/v1/completions"), 405),
             (raw.post("/v1/completions", content=b"{}"), 415),
             (raw.post("/v1/completions", content=b"{", headers={"Content-Type": "application/json"}), 400),
+            (raw.post("/v1/completions", content=rb'{"\ud800": 1}', headers={"Content-Type": "application/json"}), 400),
             (raw.get("/v1/models/other"), 404),
         ]:
             assert response.status_code == status
