@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .half import is_half
-
 __all__ = [
-    "are_alike", "has_columns", "is_floating", "is_integer", "is_sequence", "is_step", "last_axis_only", "matches",
-    "matches_or_narrower", "narrower", "normal_axis", "seed", "wide",
+    "are_alike", "has_columns", "is_floating", "is_half", "is_integer", "is_sequence", "is_step", "last_axis_only",
+    "matches", "matches_or_narrower", "narrower", "normal_axis", "seed", "wide",
 ]  # fmt: skip
 
 
@@ -70,6 +68,11 @@ def narrower(dtype, x) -> dict:
     if x.dtype != np.float32 or not is_half(np.dtype(dtype)):
         raise ValueError(f"dtype is {dtype}; expected x's own, {x.dtype}, or for a float32 x float16 or bfloat16")
     return {"dtype": np.dtype(dtype)}
+
+
+def is_half(dtype) -> bool:
+    """Whether this is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"  # of these there are float16 and bfloat16
 
 
 def wide(array):

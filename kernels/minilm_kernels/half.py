@@ -9,7 +9,10 @@ from functools import partial
 
 import numpy as np
 
-__all__ = ["OPERATIONS", "STATISTICS", "is_half", "through_float32"]
+from .checks import is_half
+from .into import placed
+
+__all__ = ["OPERATIONS", "STATISTICS", "through_float32"]
 
 # What mixed precision runs in a low precision, and what sums up rows: in bfloat16 a sum of ones ends at 256.
 # (Not the operations that change their arguments in place.)
@@ -30,11 +33,6 @@ STATISTICS = {
 }
 
 
-def is_half(dtype) -> bool:
-    """Whether this is float16 or bfloat16."""
-    return dtype.itemsize == 2 and dtype.kind in "fV"  # of these there are float16 and bfloat16
-
-
 def through_float32(operation: str, call):
     """The function `operation` for half-precision arrays; `call(operation, "auto", ...)` runs the one for float32."""
     return partial(_run, operation, call)
@@ -51,11 +49,7 @@ def _run(operation, call, *args, into=None, **settings):
         return results.astype(dtype)
     exact = STATISTICS.get(operation, ())
     narrow = tuple(x if x is None or i in exact else x.astype(dtype) for i, x in enumerate(results))
-    if into is None:
-        return narrow
-    for array, result in zip(into, narrow):
-        array[...] = result
-    return (*into, *narrow[len(into) :])
+    return placed(narrow, into)
 
 
 def _widened(value):

@@ -21,7 +21,8 @@ def check_into(into: tuple | None, shapes: tuple, dtype) -> None:
 
 
 def placed(results: tuple, into: tuple | None) -> tuple:
-    """The results, written to the arrays of `into` if there are any."""
-    for array, result in zip(into or (), results):
+    """The results, the first of them written to the arrays of `into` if there are any."""
+    into = into or ()
+    for array, result in zip(into, results):
         array[...] = result
-    return into or results
+    return (*into, *results[len(into) :])

@@ -19,7 +19,7 @@ from itertools import product
 
 import numpy as np
 
-from . import half
+from . import checks
 from .checks import wide
 from .cublas import recordable
 from .recording import is_recording
@@ -63,7 +63,7 @@ def matmul(a, b, *, align_rows: bool = False):
     (2, 5, 3, 6)
     """
     if array_module(a) is np:
-        if a.dtype == b.dtype and half.is_half(a.dtype):  # which BLAS doesn't know
+        if a.dtype == b.dtype and checks.is_half(a.dtype):  # which BLAS doesn't know
             return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
         return a @ b
     if a.ndim == 1 or b.ndim == 1:
@@ -92,7 +92,7 @@ def matmul_into(out, a, b, *, add: bool = False) -> None:
         raise ValueError(
             f"matmul_into of shapes {a.shape} and {b.shape} into {out.shape}; expected (M, K), (K, N) and (M, N)"
         )
-    halves = half.is_half(a.dtype) and out.dtype == np.float32
+    halves = checks.is_half(a.dtype) and out.dtype == np.float32
     if a.dtype.char not in _CUDA_TYPES or a.dtype != b.dtype or not (halves or out.dtype == a.dtype):
         raise TypeError(
             f"matmul_into of {a.dtype} and {b.dtype} into {out.dtype}; expected one floating dtype, or out in float32 "

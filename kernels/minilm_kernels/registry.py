@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from . import half
+from . import checks, half
 
 __all__ = [
     "Implementation",
@@ -122,7 +122,7 @@ def call(operation: str, implementation: str, *args, **settings):
     device = device_of(array)
     if "cupy" in sys.modules:
         _check_together(operation, device, (*args, *settings.values()))
-    for entry in _candidates(operation, implementation, device, array.dtype):
+    for entry in _candidates(operation, implementation, device, array.dtype):  # as `choose`, without a call more
         if entry.limits is None or entry.limits(*args, **settings) is None:
             found = entry.function(*args, **settings)
             plain = entry.name == "reference" and array.dtype.kind == "V"
@@ -137,7 +137,7 @@ def choose(operation: str, implementation: str, *args, **settings) -> Implementa
     """
     array = _first_array(args)
     candidates = _candidates(operation, implementation, device_of(array), array.dtype)
-    return next((entry for entry in candidates if entry.limits is None or not entry.limits(*args, **settings)), None)
+    return next((entry for entry in candidates if entry.refusal(args, settings) is None), None)
 
 
 def array_module(array):
@@ -198,7 +198,7 @@ def _candidates(operation: str, implementation: str, device: str, dtype: np.dtyp
         and entry.takes(dtype)  # the name costs microseconds: asked once, here
     )
     alone = implementation == "auto" and [entry.name for entry in found] == ["reference"]
-    if alone and device == "cpu" and operation in half.OPERATIONS and half.is_half(dtype):
+    if alone and device == "cpu" and operation in half.OPERATIONS and checks.is_half(dtype):
         through = half.through_float32(operation, call)
         return (Implementation(operation, "float32", "cpu", frozenset([dtype.name]), through, None),)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ContextDecorator
 
 import numpy as np
+from minilm_kernels.checks import is_half
 
 from minilm import backend
 
@@ -45,7 +46,7 @@ class autocast(ContextDecorator):
 
     def __init__(self, dtype="bfloat16") -> None:
         self.dtype = None if dtype is None else backend.resolve_dtype(dtype)
-        if self.dtype is not None and not _is_half(self.dtype):
+        if self.dtype is not None and not is_half(self.dtype):
             raise ValueError(f"autocast computes in 'bfloat16' or 'float16', or with None in float32; not in {dtype!r}")
         self._before: list[autocast | None] = []
         self._copies: dict[int, tuple[Tensor, int, Tensor]] = {}  # of a leaf: itself, its version, the cast
@@ -78,11 +79,11 @@ class autocast(ContextDecorator):
 
     def _cast(self, x, dtype):
         given = getattr(x, "dtype", None)
-        if given is None or given == dtype or not (given == _FLOAT32 or _is_half(given)):
+        if given is None or given == dtype or not (given == _FLOAT32 or is_half(given)):
             return x
         if not isinstance(x, Tensor):
             return x.astype(dtype)
-        is_weight = x._node is None and x.requires_grad and not _is_half(given)
+        is_weight = x._node is None and x.requires_grad and not is_half(given)
         entry = self._copies.get(id(x)) if is_weight else self._latest
         if entry is not None and _serves(entry, x, dtype):
             return entry[2]
@@ -105,10 +106,6 @@ def _serves(entry: tuple[Tensor, int, Tensor], x: Tensor, dtype) -> bool:
 def get_autocast_dtype() -> str | None:
     """The name of the dtype that `autocast` casts to here, or None outside of it."""
     return None if state.autocast is None else state.autocast.dtype.name
-
-
-def _is_half(dtype) -> bool:
-    return dtype.itemsize == 2 and dtype.kind in "fV"  # of these there are float16 and bfloat16
 
 
 @op

@@ -6,7 +6,7 @@ import math
 import string
 
 import numpy as np
-from minilm_kernels.half import is_half
+from minilm_kernels.checks import is_half
 
 from .elementwise import astype
 from .linalg import matmul

@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import minilm
-from minilm.models import (
-    Bert,
-    BertConfig,
-    BertForMaskedLM,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-)
+from minilm import models
 
 __all__ = ["CLASSES", "IDS", "TINY", "arrays", "tiny"]
 
@@ -22,8 +14,8 @@ TINY = {
     "max_position_embeddings": 16,
 }  # fmt: skip
 CLASSES = [
-    Bert, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification,
-    BertForQuestionAnswering,
+    models.Bert, models.BertForMaskedLM, models.BertForPreTraining, models.BertForSequenceClassification,
+    models.BertForTokenClassification, models.BertForQuestionAnswering,
 ]  # fmt: skip
 IDS = np.random.default_rng(0).integers(0, 61, (3, 9))
 IDS[0, 3] = 0  # padding where nothing is masked: a token as any other, which learns nothing
@@ -31,7 +23,7 @@ IDS[0, 3] = 0  # padding where nothing is masked: a token as any other, which le
 
 def tiny(kind, seed=0, **changes):
     """A small model whose weights are far from their start, biases and norms included."""
-    model = kind(BertConfig(**{**TINY, **changes}))
+    model = kind(models.BertConfig(**{**TINY, **changes}))
     stream = minilm.backend.Generator(seed)
     for name, parameter in model.named_parameters():
         noise = stream.normal(parameter.shape, std=0.2)

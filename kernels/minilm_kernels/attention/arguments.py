@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .. import checks, half, registry
+from .. import checks, registry
 from .visible import window_sides
 
 __all__ = ["check_backward", "checked"]
@@ -87,7 +87,7 @@ def check_backward(g, q, k, v, out, logsumexp, bias, bias_gradient, into) -> Non
     """Raises unless what the backward pass is given beside `attention`'s own arguments fits them."""
     checks.matches("g", g, q.shape, q.dtype)
     checks.matches("out", out, q.shape, q.dtype)
-    wide = half.is_half(q.dtype) and getattr(logsumexp, "dtype", None) == np.float32
+    wide = checks.is_half(q.dtype) and getattr(logsumexp, "dtype", None) == np.float32
     checks.matches("logsumexp", logsumexp, q.shape[:3], logsumexp.dtype if wide else q.dtype)
     if bias_gradient and bias is None:
         raise ValueError("bias_gradient is asked for, and there is no bias; give the bias that attention had")

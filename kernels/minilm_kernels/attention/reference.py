@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .. import half
+from .. import checks
 from ..dropout.reference import dropout
+from ..into import placed
 from ..products import matmul
 from ..registry import array_module, register
 from .visible import row_ranges
@@ -64,9 +65,7 @@ def attention_backward(
     dq = matmul(d_scores, _for_queries(k, q))
     dk = _by_key_head(matmul(d_scores.swapaxes(-1, -2), q), k)
     dv = _by_key_head(matmul((weights * kept).swapaxes(-1, -2), g), v)
-    for array, gradient in zip(into or (), (dq, dk, dv)):
-        array[...] = gradient
-    return (*(into or (dq, dk, dv)), d_bias)
+    return placed((dq, dk, dv, d_bias), into)
 
 
 def _scores(q, k, scale, soft_cap, bias, alibi_slopes, score_mod, position):
@@ -116,7 +115,7 @@ def _by_key_head(x, k):
 
 def _statistic(x):
     """In float32 what would have 16 bits: the backward pass takes exponentials of it."""
-    return x.astype("float32") if half.is_half(x.dtype) else x
+    return x.astype("float32") if checks.is_half(x.dtype) else x
 
 
 def _sum_to(x, shape):

@@ -1,7 +1,6 @@
 // A step of a GRU and its gradient: a thread for each number of the state.
 #include "common.cuh"
-
-__device__ __forceinline__ float logistic(float x) { return 1 / (1 + expf(-x)); }
+#include "logistic.cuh"
 
 // Gates lie side by side in rows of 3 C: r, z, n.
 extern "C" __global__ __launch_bounds__(256) void gru_cell(const SCALAR* inputs, const SCALAR* hiddens, const SCALAR* h,

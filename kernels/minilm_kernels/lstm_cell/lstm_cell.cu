@@ -1,7 +1,6 @@
 // A step of an LSTM and its gradient: a thread for each number of the state.
 #include "common.cuh"
-
-__device__ __forceinline__ float logistic(float x) { return 1 / (1 + expf(-x)); }
+#include "logistic.cuh"
 
 // Gates lie side by side in rows of 4 C: i, f, g, o.
 extern "C" __global__ __launch_bounds__(256) void lstm_cell(const SCALAR* gates, const SCALAR* c, SCALAR* h_next,

@@ -1,7 +1,6 @@
 // y = silu(gate) up, and its gradients, element by element.
+#include "logistic.cuh"
 #include "packs.cuh"
-
-__device__ __forceinline__ float logistic(float x) { return 1 / (1 + expf(-x)); }
 
 extern "C" __global__ __launch_bounds__(256) void swiglu(const SCALAR* gate, const SCALAR* up, SCALAR* y, i64 count) {
     const i64 i = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * WIDTH;
