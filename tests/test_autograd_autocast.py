@@ -10,7 +10,7 @@ from minilm_kernels import half
 
 import minilm
 from minilm import backend, nn, ops
-from minilm.autograd import Array, autocast, get_autocast_dtype, op
+from minilm.autograd import Array, autocast, compute_in, get_autocast_dtype, op
 from minilm.models import GPT2, GPT2Config
 
 HALVES = ["bfloat16", "float16"]
@@ -113,8 +113,11 @@ def test_what_is_left_alone():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="'bfloat16' or 'float16', or with None in float32; not in 'float32'"):
-        autocast("float32")
+    for wrong in ("float32", "half", "fp16", "bf16", "cuda", np.int16, 16):  # half: which of the two?
+        with pytest.raises(ValueError, match=f"'bfloat16' or 'float16', or with None in float32; not in {wrong!r}"):
+            autocast(wrong)
+    with pytest.raises(ValueError, match="precision is 'half'; expected one of fp32, tf32, bf16, fp16"):
+        compute_in("half").__enter__()
     with pytest.raises(ValueError, match="precision is 'low', 'float32', 'first' or None, not 'half'"):
         op(precision="half")(lambda x: x)
 

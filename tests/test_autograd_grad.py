@@ -55,6 +55,15 @@ def test_grad_of_an_input_that_is_not_used(device):
         minilm.grad(x * 2, minilm.tensor([1.0], device=device))
 
 
+def test_grad_of_what_is_no_tensor_is_refused():
+    x = leaf([1.0])
+    with pytest.raises(TypeError, match=r"the outputs of grad are a Tensor or .*; got a function; call the function"):
+        minilm.grad(lambda x: x * 2, x)
+    for wrong, name in ((np.ones(2), "ndarray"), ([x, 2.0], "list"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"the inputs of grad are a Tensor or a list of Tensors; got a {name}"):
+            minilm.grad(x * 2, wrong)
+
+
 def test_higher_derivatives():
     x = leaf(2.0)
     y = x**5

@@ -112,6 +112,23 @@ def test_what_cannot_be_checked_is_refused():
         gradcheck(lambda x: x.to("float32"), leaf([1.0]))
 
 
+@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+def test_a_call_that_is_written_otherwise_is_told_how(check):
+    x, name = leaf([1.0]), check.__name__
+    with pytest.raises(TypeError, match=rf"in one list and settings by name: {name}\(function, \[a, b\], eps=1e-6\)"):
+        check(lambda a, b: a * b, x, x)
+    with pytest.raises(TypeError, match=f"{name} takes a function and then its inputs; a Tensor came first"):
+        check(x, ops.exp)
+    for wrong in (np.ones(2), 1.0, None):
+        with pytest.raises(
+            TypeError, match=rf"{name} got a {type(wrong).__name__}; .*: minilm\.tensor\(x, dtype='float64'"
+        ):
+            check(ops.exp, wrong)
+    for without in ([], [np.ones(2)], x.detach()):
+        with pytest.raises(ValueError, match=rf"{name} needs an input that requires a gradient: minilm\.tensor\("):
+            check(ops.exp, without)
+
+
 def test_it_leaves_the_inputs_alone():
     x = leaf([1.0, 2.0])
     gradcheck(ops.exp, x)

@@ -114,6 +114,12 @@ def test_load_state_dict_names_what_is_missing_and_what_is_unexpected():
     np.testing.assert_array_equal(block.scale.data, state["scale"])
 
 
+@pytest.mark.parametrize(("state", "kind"), [("model.safetensors", "str"), (nn.Linear(2, 2), "Linear")])
+def test_load_state_dict_of_what_is_no_dict_says_how_to_make_one(state, kind):
+    with pytest.raises(TypeError, match=rf"not a {kind}; .*load_weights\(path\).*, model\.state_dict\(\)"):
+        nn.Linear(2, 2).load_state_dict(state)
+
+
 def test_loading_keeps_the_dtype_of_the_module_and_counts_as_a_change_in_place():
     layer = nn.Linear(2, 2)
     loss = (layer(minilm.tensor(array(3, 2), requires_grad=True)) ** 2).sum()

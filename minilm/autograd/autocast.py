@@ -45,9 +45,7 @@ class autocast(ContextDecorator):
     """
 
     def __init__(self, dtype="bfloat16") -> None:
-        self.dtype = None if dtype is None else backend.resolve_dtype(dtype)
-        if self.dtype is not None and not is_half(self.dtype):
-            raise ValueError(f"autocast computes in 'bfloat16' or 'float16', or with None in float32; not in {dtype!r}")
+        self.dtype = None if dtype is None else _low_precision(dtype)
         self._before: list[autocast | None] = []
         self._copies: dict[int, tuple[Tensor, int, Tensor]] = {}  # of a leaf: itself, its version, the cast
         self._latest: tuple[Tensor, int, Tensor] | None = None  # of what was cast last and is no leaf, likewise
@@ -101,6 +99,17 @@ def _serves(entry: tuple[Tensor, int, Tensor], x: Tensor, dtype) -> bool:
     if source is not x or version != x._version[0] or copy.dtype != dtype:
         return False
     return not state.recording or not x.requires_grad or (copy._node is not None and copy._node.kept is not None)
+
+
+def _low_precision(dtype) -> np.dtype:
+    """The dtype meant; ValueError for one that is none of the two, NumPy's "half" included: which of them is it?"""
+    try:
+        found = backend.resolve_dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not is_half(found) or (isinstance(dtype, str) and dtype != found.name):
+        raise ValueError(f"autocast computes in 'bfloat16' or 'float16', or with None in float32; not in {dtype!r}")
+    return found
 
 
 def get_autocast_dtype() -> str | None:

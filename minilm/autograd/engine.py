@@ -6,6 +6,8 @@ what an operation kept as soon as its rule has run, and undoes broadcasting and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from minilm import backend
 
 from .arguments import Array
@@ -46,8 +48,7 @@ def grad(
     >>> dy.item(), ddy.item()
     (27.0, 18.0)
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs, inputs = _tensors("outputs", outputs), _tensors("inputs", inputs)
     weights = list(grad_outputs) if isinstance(grad_outputs, (list, tuple)) else [grad_outputs]
     if grad_outputs is None:
         weights = [None] * len(outputs)
@@ -67,6 +68,17 @@ def grad(
         )
     results = (found.get(_key(x)) for x in inputs)
     return tuple(x if x is None or isinstance(x, Tensor) else Tensor(x.own()) for x in results)
+
+
+def _tensors(name: str, given) -> list[Tensor]:
+    """A tensor, or several, as a list; TypeError for anything else."""
+    if isinstance(given, Tensor):
+        return [given]
+    found = list(given) if isinstance(given, Iterable) else []
+    if not isinstance(given, Iterable) or not all(isinstance(x, Tensor) for x in found):
+        hint = "; call the function, and give what it returns" if callable(given) else ""
+        raise TypeError(f"the {name} of grad are a Tensor or a list of Tensors; got a {type(given).__name__}{hint}")
+    return found
 
 
 def _key(tensor: Tensor):

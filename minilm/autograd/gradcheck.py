@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class GradientError(AssertionError):
 
 
 def gradcheck(
-    function: Callable, inputs, *, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-4, seed: int = 0
+    function: Callable, inputs, *more, eps: float = 1e-6, atol: float = 1e-6, rtol: float = 1e-4, seed: int = 0
 ) -> bool:
     """Checks `function`'s gradients by central differences, (f(x + eps) - f(x - eps)) / 2 eps; True or a GradientError.
 
@@ -33,10 +33,7 @@ def gradcheck(
     >>> gradcheck(lambda x: minilm.ops.tanh(x), x)
     True
     """
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
-    if not checked:
-        raise ValueError("gradcheck needs an input that requires a gradient")
+    inputs, checked = _inputs("gradcheck", function, inputs, more)
     for i in checked:
         if inputs[i].dtype != np.float64:
             raise TypeError(f"gradcheck needs float64 inputs, input {i} is {inputs[i].dtype}; use .to('float64')")
@@ -55,14 +52,13 @@ def gradcheck(
 
 
 def gradgradcheck(
-    function: Callable, inputs, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, seed: int = 0
+    function: Callable, inputs, *more, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3, seed: int = 0
 ) -> bool:
     """Checks second derivatives: `gradcheck` of `function`'s gradient, in its inputs and in the output's gradient.
 
     Also that `create_graph=True` gives the gradient that it gives without: a composition is the fused operation's twin.
     """
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    inputs, checked = _inputs("gradgradcheck", function, inputs, more)
     outputs = _outputs(function, inputs)
     random = backend.Generator(seed + 1)
     weights = [Tensor(random.normal(y.shape, dtype="float64", device=y.device), True) for y in outputs]
@@ -80,6 +76,24 @@ def gradgradcheck(
     plain = grad(outputs, [inputs[i] for i in checked], [w.data for w in weights], allow_unused=True)
     _same(function, checked, plain, gradient(*inputs, *weights))
     return gradcheck(gradient, [*inputs, *weights], eps=eps, atol=atol, rtol=rtol, seed=seed)
+
+
+def _inputs(check: str, function: Callable, inputs, more: tuple) -> tuple[list, list[int]]:
+    """The inputs, and which of them require a gradient; an error that shows the call meant, if this is none."""
+    if not callable(function):
+        raise TypeError(f"{check} takes a function and then its inputs; a {type(function).__name__} came first")
+    if more:
+        raise TypeError(
+            f"{check} takes all inputs in one list and settings by name: {check}(function, [a, b], eps=1e-6)"
+        )
+    make = "minilm.tensor(x, dtype='float64', requires_grad=True)"
+    if not isinstance(inputs, (Tensor, Iterable)) or isinstance(inputs, (np.ndarray, str)):
+        raise TypeError(f"{check} got a {type(inputs).__name__}; expected a Tensor or a list of them: {make}")
+    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    checked = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError(f"{check} needs an input that requires a gradient: {make}")
+    return given, checked
 
 
 def _same(function: Callable, checked: list[int], plain, recorded) -> None:

@@ -16,8 +16,7 @@ PRECISIONS = {"fp32": None, "tf32": None, "bf16": "bfloat16", "fp16": "float16"}
 
 def check_precision(precision: str, device: str) -> None:
     """ValueError unless a model on `device` can compute in `precision`; tf32 is a mode of a GPU's tensor cores."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    _autocast_dtype(precision)
     if precision == "tf32" and device != "cuda":
         raise ValueError(
             f"precision 'tf32' is how a GPU multiplies float32, and the device is {device!r}: use --device cuda, or "
@@ -27,7 +26,7 @@ def check_precision(precision: str, device: str) -> None:
 
 def precision_notice(precision: str, device: str) -> str | None:
     """What somebody who chose this precision for this device should know."""
-    if PRECISIONS[precision] is None or device == "cuda":
+    if _autocast_dtype(precision) is None or device == "cuda":
         return None
     return f"{precision} on the CPU is float32 that is rounded: it shows a GPU's numbers, and is slower than fp32"
 
@@ -42,5 +41,12 @@ def compute_in(precision: str) -> Iterator[None]:
     ...     (x @ x).dtype
     dtype('float16')
     """
-    with autocast(PRECISIONS[precision]), backend.tf32(precision == "tf32"):
+    with autocast(_autocast_dtype(precision)), backend.tf32(precision == "tf32"):
         yield
+
+
+def _autocast_dtype(precision: str) -> str | None:
+    """What `autocast` casts to in this precision; ValueError for an unknown one."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]

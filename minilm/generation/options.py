@@ -102,6 +102,12 @@ class GenerationConfig(SamplingOptions, BeamOptions):
     output_hidden_states: bool = False
 
     def __post_init__(self) -> None:
+        for name in (
+            "num_beams",
+            "max_new_tokens",
+        ):  # which a dict without a name becomes
+            if isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} is a dict; if it holds options, give them by name: **options")
         SamplingOptions.__post_init__(self)
         BeamOptions.__post_init__(self)
         for name in ("max_new_tokens", "min_new_tokens", "min_length", "encoder_no_repeat_ngram_size"):

@@ -11,7 +11,8 @@ from .bert_heads import (
 )
 from .causal_lm import CausalLM
 from .gpt2 import GPT2, GPT2Config
-from .llama import Llama, LlamaConfig, Mistral, MistralConfig, Qwen2, Qwen2Config
+from .llama import Llama, Mistral, Qwen2
+from .llama_config import LlamaConfig, MistralConfig, Qwen2Config
 from .loading import load
 from .marian import MarianConfig, MarianMTModel
 from .ngram import NGram

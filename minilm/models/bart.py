@@ -66,12 +66,8 @@ class BartConfig(Config):
     def __post_init__(self) -> None:
         sides = [f"{side}_{part}" for side in ("encoder", "decoder") for part in ("layers", "ffn_dim")]
         heads = ("encoder_attention_heads", "decoder_attention_heads")
-        for name in ("vocab_size", "max_position_embeddings", "d_model", *sides, *heads):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
+        self._check_counts("vocab_size", "max_position_embeddings", "d_model", *sides, *heads)
+        self._check_probabilities("dropout", "attention_dropout", "activation_dropout")
         for name in heads:
             if self.d_model % getattr(self, name):
                 raise ValueError(f"d_model ({self.d_model}) must be a multiple of {name} ({getattr(self, name)})")

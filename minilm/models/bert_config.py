@@ -47,16 +47,13 @@ class BertConfig(Config):
     def __post_init__(self) -> None:
         self.id2label = _labels(self.num_labels, self.id2label)
         self.num_labels = len(self.id2label)
-        for name in (
+        self._check_counts(
             "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
             "max_position_embeddings", "type_vocab_size", "num_labels",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
+        )  # fmt: skip
+        self._check_probabilities("hidden_dropout_prob", "attention_probs_dropout_prob")
+        if self.classifier_dropout is not None:
+            self._check_probabilities("classifier_dropout")
         nn.activation(self.hidden_act)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(

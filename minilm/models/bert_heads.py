@@ -195,11 +195,11 @@ class BertForQuestionAnswering(BertPreTrainedModel):
     architecture = "BertForQuestionAnswering"
 
     def __init__(self, config: BertConfig, generator: Generator | None = None):
+        self.config = config
         if config.num_labels != 2:
             raise ValueError(
                 f"the two labels of question answering are start and end; num_labels is {config.num_labels}"
             )
-        self.config = config
         self.bert = Bert(config, generator, add_pooling_layer=False)
         self.qa_outputs = Dense(config.hidden_size, 2, config, generator)
 

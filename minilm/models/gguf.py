@@ -12,7 +12,8 @@ from minilm_kernels.block_formats import BLOCK_BYTES
 from minilm import nn
 from minilm.checkpoint.gguf import GGUFTensor, read_gguf
 
-from .llama import Llama, LlamaConfig, Qwen2, Qwen2Config
+from .llama import Llama, Qwen2
+from .llama_config import LlamaConfig, Qwen2Config
 from .pretrained import naming, room_for
 from .rope import rope_frequencies
 

@@ -61,12 +61,8 @@ class GPT2Config(Config):
     refused = ("add_cross_attention", "pruned_heads", "quantization_config")
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
+        self._check_counts("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        self._check_probabilities("resid_pdrop", "embd_pdrop", "attn_pdrop")
         nn.activation(self.activation_function)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")

@@ -37,6 +37,23 @@ class Config:
     model_type: str
     refused: tuple[str, ...] = ()  # keys of transformers that change the model, in a way that ours does not
 
+    def _check_counts(self, *names: str) -> None:
+        """TypeError or ValueError unless these fields are integers of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)):
+                kind, cls = type(value).__name__, type(self).__name__
+                hint = f": a dict's keys are fields as {cls}(**values)" if isinstance(value, dict) else ""
+                raise TypeError(f"{name} of a {cls} is an integer; got {value!r:.60}, a {kind}{hint}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+
+    def _check_probabilities(self, *names: str) -> None:
+        """ValueError unless these fields lie between 0 and 1."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
+
     def to_dict(self) -> dict:
         """The config as config.json holds it, but for what only a model knows: its architecture and its dtype."""
         return {"model_type": self.model_type, **dataclasses.asdict(self)}
@@ -71,6 +88,22 @@ class PretrainedModel(nn.Module):
     architecture: str  # the name of transformers' class with the same weights
     base_prefix = ""  # what the names of the weights begin with, in files that hold the head as well
     config: Config
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "config" and not isinstance(value, getattr(self, "config_class", object)):
+            raise TypeError(self._of_no_config(value))
+        super().__setattr__(name, value)
+
+    def _of_no_config(self, value) -> str:
+        """What to do instead of making a model of something that is not its config."""
+        cls, config = type(self).__name__, self.config_class.__name__
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        hint = f"{config}() is one, with the sizes that you want"
+        if isinstance(value, dict):
+            hint = f"{config}(**values) makes one of a dict"
+        elif isinstance(value, (str, os.PathLike)):
+            hint = f"{cls}.from_pretrained({os.fspath(value)!r}) loads the model that a folder holds"
+        return f"{cls} is made of a {config}, not of {what}; {hint}"
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Writes config.json and model.safetensors, which transformers loads as they are.

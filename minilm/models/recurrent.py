@@ -37,9 +37,7 @@ class RecurrentConfig(Config):
     def __post_init__(self) -> None:
         if self.cell not in ("lstm", "gru"):
             raise ValueError(f"cell is 'lstm' or 'gru', not {self.cell!r}")
-        for name in ("vocab_size", "hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self._check_counts("vocab_size", "hidden_size", "num_layers")
 
     def layers(self, generator: Generator | None, bidirectional: bool = False) -> nn.LSTM | nn.GRU:
         """The recurrent layers, `hidden_size` wide in all."""
@@ -145,7 +143,8 @@ class RecurrentSeq2Seq(PretrainedModel):
     architecture = "MinilmRecurrentSeq2Seq"
 
     def __init__(self, config: RecurrentConfig, generator: Generator | None = None):
-        self.config, width = config, config.hidden_size
+        self.config = config
+        width = config.hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, width, 0.02, generator)
         self.encoder = config.layers(generator, bidirectional=True)
         self.decoder = config.layers(generator)

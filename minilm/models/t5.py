@@ -59,11 +59,8 @@ class T5Config(Config):
             self.num_decoder_layers = self.num_layers
         if self.scale_decoder_outputs is None:
             self.scale_decoder_outputs = self.tie_word_embeddings
-        for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not 0 <= self.dropout_rate <= 1:
-            raise ValueError(f"dropout_rate is a probability, from 0 to 1; got {self.dropout_rate}")
+        self._check_counts("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
+        self._check_probabilities("dropout_rate")
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         if buckets < 4 or distance <= buckets // 2:
             raise ValueError(

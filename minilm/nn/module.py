@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -140,6 +140,9 @@ class Module:
         Everything is checked before anything is written: KeyError for missing or unexpected names (unless not
         `strict`), ValueError for shapes that differ, each listed by name.
         """
+        if not isinstance(state, Mapping):
+            read = "minilm.checkpoint.load_weights(path) reads a file's, model.state_dict() has a model's"
+            raise TypeError(f"load_state_dict takes a dict of arrays by name, not a {type(state).__name__}; {read}")
         known = {
             **dict(self.named_parameters(remove_duplicate=False)),
             **dict(self.named_buffers(persistent_only=True)),
@@ -196,7 +199,10 @@ class Module:
         Gradients go along. Raises TypeError for what is neither a device nor a floating-point dtype.
         """
         to_device = isinstance(target, str) and target in ("cpu", "cuda")
-        dtype = None if to_device else backend.resolve_dtype(target)
+        try:
+            dtype = None if to_device else backend.resolve_dtype(target)
+        except TypeError as error:
+            raise TypeError(f"to() takes a device, 'cpu' or 'cuda', or a dtype: {error}") from None
         if dtype is not None and not _is_floating(dtype):
             raise TypeError(f"a module moves to 'cpu', 'cuda' or a floating-point dtype; {target!r} is none of them")
         for tensor in [*self.parameters(), *self.buffers()]:
