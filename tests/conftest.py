@@ -69,6 +69,16 @@ def device(request) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), "stand-in"])
+def gpu(request) -> Iterator[None]:
+    """Each test on a GPU (skipped where there is none) and on the stand-in: `.to("cuda")` then means that."""
+    if request.param == "cuda":
+        yield
+    else:
+        with fake_cupy.installed():
+            yield
+
+
 @pytest.fixture
 def cuda_standin() -> Iterator[types.ModuleType]:
     """CuPy's stand-in (`tests/support/fake_cupy`) in the place of CuPy: "cuda" is then a device that can be used."""

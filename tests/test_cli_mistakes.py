@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from minilm import backend
 from minilm.cli.main import main
 
 TEXT = "".join(f"def function_{i}(x):\n    return x + {i * 7919 % 101}\n\n\n" for i in range(300))
@@ -187,3 +188,83 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(place, tmp_path):
     assert f"minilm train --resume auto --output-dir {folder}" in output
     assert minilm(["train", "--resume", "auto", "--output-dir", str(folder), "--train.steps", "20"]).returncode == 0
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("arguments", [["train", "--preset", "tiny"], ["generate", "run"], ["chat", "model"]])
+def test_cuda_where_there_is_none_is_a_clear_error(arguments, capfd, monkeypatch, tmp_path):
+    """With CuPy and without it: one line that says what is missing, before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    if (problem := backend.cuda_problem()) is not None:
+        assert main([*arguments, "--device", "cuda"]) != 0
+        assert problem in " ".join(capfd.readouterr().err.split())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main([*arguments, "--device", "cuda"]) != 0
+    error = " ".join(capfd.readouterr().err.split())
+    assert "device 'cuda' can't be used here: the package CuPy is not installed" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no verb 'trian'; did you mean 'train'"),
+        (["train", "--preset", "tinny"], "no preset 'tinny'; did you mean 'tiny'"),
+        (["train", "--preset", "shakespeare-char-cpu"], "--data input.txt"),
+        (
+            ["train", "--preset", "tiny", "--data", "nowhere.txt"],
+            "nowhere.txt: a corpus is a UTF-8 text file or a folder",
+        ),
+        (["train", "--preset", "tiny", "--data", "{empty}"], "is empty"),
+        (["train", "--preset", "tiny", "--data", "{short}"], "context=32 needs 33 tokens"),
+        (["train", "--preset", "tiny", "--data", "{short}", "--train.context", "4"], "2 tokens, and there is 1"),
+        (["train", "--preset", "tiny", "--data", "{binary}"], "is not UTF-8"),
+        (["train", "--preset", "tiny", "--train.context", "65"], "the model has 64 positions"),
+        (["train", "--preset", "tiny", "--tokenizer", "bpee"], "'bpee' is none"),
+        (["train", "--preset", "tiny", "--tokenizer", "char", "--vocab-size", "300"], "for the tokenizer 'bpe'"),
+        (["train", "--preset", "tiny", "--data", "{short}", "--resume", "nowhere"], "there is no such folder"),
+        (["train", "--config", "nowhere.toml"], "no configuration file at nowhere.toml"),
+        (["train", "--config", "{config}"], "no setting 'train.stepz'; did you mean 'train.steps'"),
+        (["generate", "nowhere"], "there is no run folder nowhere"),
+        (["check", "."], "is no run folder"),
+    ],
+)
+def test_errors_come_before_anything_starts(arguments, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for name, content in {"empty": b"", "short": b"too short", "binary": b"\xff" * 1000}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "config.toml").write_text("[train]\nstepz = 3\n")
+    before = sorted(tmp_path.rglob("*"))
+    places = {name: tmp_path / name for name in ("empty", "short", "binary")}
+    assert main([part.format(**places, config=tmp_path / "config.toml") for part in arguments]) in (1, 2)
+    captured = capfd.readouterr()
+    assert message in captured.err.replace("\n", " ")
+    assert "Traceback" not in captured.err
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs"] == before
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [("--train.stepz", "--train.steps"), ("--optim.l", "--optim.lr"), ("--modle.n-layer", "n-layer")],
+)
+def test_unknown_options_get_the_nearest_name(option, near, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", option, "3"])
+    assert stop.value.code == 2
+    assert near in capfd.readouterr().err
+
+
+def test_wrong_types_are_named(capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--train.steps", "many"])
+    assert stop.value.code == 2
+    assert "--train.steps" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("package", "verb"), [("tyro", "info"), ("rich", "train")])
+def test_a_missing_package_is_named(package, verb, monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.console", None)
+    assert main([verb]) == 1
+    assert f"pip install {package}" in capfd.readouterr().err

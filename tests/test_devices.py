@@ -8,50 +8,28 @@ import json
 import fake_cupy
 import numpy as np
 import pytest
+from devices import drawn_ids, small_gpt2
 
 import minilm
-from minilm import backend, nn, ops
-from minilm.models import GPT2, BartConfig, Bert, BertConfig, GPT2Config, Llama, LlamaConfig, T5Config
-from minilm.models.bart import BartForConditionalGeneration
-from minilm.models.recurrent import RecurrentConfig, RecurrentLM
-from minilm.models.t5 import T5ForConditionalGeneration
+from minilm import backend, ops
+from minilm.models import GPT2
 from minilm.optim import EMA, LAMB, SGD, Adam, AdamW, clip_coefficient, clip_grad_norm, clip_grad_value, grad_norm
 
-
-@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), "stand-in"], autouse=True)
-def gpu(request):
-    """Each test on a GPU (skipped where there is none) and on the stand-in: `.to("cuda")` then means that."""
-    if request.param == "cuda":
-        yield
-    else:
-        with fake_cupy.installed():
-            yield
-
-
-def _gpt2(dropout: float = 0.0):
-    config = GPT2Config(
-        vocab_size=61, n_positions=32, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout,
-        attn_pdrop=dropout
-    )  # fmt: skip
-    return GPT2(config, backend.Generator(0))
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 @pytest.fixture
 def pair():
     """A small GPT-2 on the CPU and its twin on the GPU."""
-    model = _gpt2()
+    model = small_gpt2()
     return model, copy.deepcopy(model).to("cuda")
-
-
-def _ids(seed: int, rows: int = 4, length: int = 17) -> np.ndarray:
-    return backend.Generator(seed).integers(0, 61, (rows, length))
 
 
 def _train(model, steps: int, optimizer=None, ema=None) -> list[float]:
     optimizer = optimizer or AdamW(model.parameters(), lr=1e-2)
     losses = []
     for step in range(steps):
-        ids = _ids(step)
+        ids = drawn_ids(step)
         loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
         optimizer.zero_grad()
         loss.backward()
@@ -68,7 +46,7 @@ def test_losses_of_training_agree(pair):
 
 
 def test_gradients_agree(pair):
-    ids = _ids(1, 3, 20)
+    ids = drawn_ids(1, 3, 20)
     for model in pair:
         model(ids[:, :-1], targets=ids[:, 1:]).loss.backward()
     for (name, here), there in zip(pair[0].named_parameters(), pair[1].parameters()):
@@ -81,7 +59,7 @@ def test_dropout_draws_the_same_numbers():
     losses = []
     for device in ("cpu", "cuda"):
         backend.manual_seed(5)
-        losses.append(_train(_gpt2(dropout=0.2).to(device), 3))
+        losses.append(_train(small_gpt2(dropout=0.2).to(device), 3))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
@@ -128,7 +106,7 @@ def test_averages_agree(pair):
 def test_clipping_of_gradients(pair):
     found = []
     for model in pair:
-        ids = _ids(2)
+        ids = drawn_ids(2)
         model(ids, labels=ids).loss.backward()
         norm = clip_grad_norm(model.parameters(), 0.5)
         clip_grad_value(model.parameters(), 1e-3)
@@ -159,123 +137,6 @@ def test_weights_written_on_one_device_load_on_the_other(pair, tmp_path):
     _agree(pair[0], cuda, rtol=0)
     pair[0].load_state_dict(pair[1].state_dict())
     _agree(pair[0], pair[1], rtol=0)
-
-
-FAMILIES = {
-    "Llama": lambda: Llama(
-        LlamaConfig(
-            vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=32
-        ),
-        backend.Generator(0),
-    ),
-    "an LSTM": lambda: RecurrentLM(
-        RecurrentConfig(vocab_size=61, hidden_size=16, num_layers=2), backend.Generator(0)
-    ),
-    "GPT-2": _gpt2,
-}  # fmt: skip
-READERS = {
-    "BART": lambda: BartForConditionalGeneration(
-        BartConfig(
-            vocab_size=61, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-            decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32
-        ),
-        backend.Generator(0),
-    ),
-    "T5": lambda: T5ForConditionalGeneration(
-        T5Config(vocab_size=61, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2), backend.Generator(0)
-    ),
-}  # fmt: skip
-PADDED = np.array([[0] * 3 + [1] * 9, [1] * 12])
-
-
-@pytest.mark.parametrize("mask", [None, PADDED, PADDED[:, ::-1]], ids=["whole", "padded left", "padded right"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_language_models_agree(name, mask):
-    cpu = FAMILIES[name]().eval()
-    cuda = copy.deepcopy(cpu).to("cuda")
-    ids = _ids(3, 2, 12)
-    labels = ids if mask is None else np.where(mask == 1, ids, -100)
-    outs = [model(ids, labels=labels, attention_mask=mask) for model in (cpu, cuda)]
-    assert outs[1].logits.device == "cuda"
-    np.testing.assert_allclose(outs[1].logits.numpy(), outs[0].logits.numpy(), rtol=1e-3, atol=1e-5)
-    for out in outs:
-        out.loss.backward()
-    norms = [grad_norm(model.parameters()) for model in (cpu, cuda)]
-    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
-    if mask is not PADDED[:, ::-1]:
-        texts = [model.generate(ids, 5) for model in (cpu, cuda)]
-        np.testing.assert_array_equal(*texts)
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_encoder_decoders_agree(name):
-    cpu = READERS[name]().eval()
-    cuda = copy.deepcopy(cpu).to("cuda")
-    ids, labels, mask = _ids(3, 2, 12), _ids(4, 2, 5), PADDED[:, ::-1].copy()
-    outs = [model(ids, attention_mask=mask, labels=labels) for model in (cpu, cuda)]
-    np.testing.assert_allclose(outs[1].logits.numpy(), outs[0].logits.numpy(), rtol=1e-3, atol=1e-5)
-    for out in outs:
-        out.loss.backward()
-    assert grad_norm(cuda.parameters()) == pytest.approx(grad_norm(cpu.parameters()), rel=1e-4)
-    for settings in ({}, {"num_beams": 2}):
-        texts = [model.generate(ids, 5, attention_mask=mask, **settings) for model in (cpu, cuda)]
-        np.testing.assert_array_equal(*texts)
-
-
-def test_bert_agrees_padded_and_packed():
-    config = BertConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
-    cpu = Bert(config, generator=backend.Generator(0)).eval()
-    cuda = copy.deepcopy(cpu).to("cuda")
-    for settings in ({"attention_mask": PADDED[:, ::-1].copy()}, {}):
-        outs = [model(_ids(5, 2, 12), **settings) for model in (cpu, cuda)]
-        np.testing.assert_allclose(outs[1].pooler_output.numpy(), outs[0].pooler_output.numpy(), rtol=1e-4, atol=1e-5)
-    outs = [model(_ids(5, 1, 12), cu_seqlens=np.array([0, 5, 12])) for model in (cpu, cuda)]
-    np.testing.assert_allclose(outs[1].pooler_output.numpy(), outs[0].pooler_output.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_layers_whose_weights_stay_quantised_agree(rng):
-    import minilm_kernels as kernels
-
-    x = rng.standard_normal((2, 3, 64)).astype(np.float32)
-    for format in ("Q8_0", "Q4_0", "Q4_1"):
-        blocks = kernels.quantize(rng.standard_normal((10, 64)).astype(np.float32), format=format)
-        on_gpu = backend.to_device(kernels.dequantize(blocks, format=format), "cuda")
-        np.testing.assert_array_equal(backend.to_numpy(kernels.quantize(on_gpu, format=format)), blocks)
-        cpu, cuda = (nn.QuantizedLinear(blocks, format).to(device) for device in ("cpu", "cuda"))
-        table = nn.QuantizedEmbedding(blocks, format).to("cuda")
-        with minilm.no_grad():
-            y = cuda(minilm.tensor(x, device="cuda"))
-            assert y.device == "cuda"
-            np.testing.assert_allclose(y.numpy(), cpu(minilm.tensor(x)).numpy(), rtol=1e-4, atol=1e-5)
-            rows = nn.QuantizedEmbedding(blocks, format)(np.array([[9, 0]]))
-            np.testing.assert_array_equal(table(np.array([[9, 0]])).numpy(), rows.numpy())
-            with pytest.raises(IndexError, match="10"):
-                table(np.array([10]))
-
-
-def test_recurrent_layers_with_padding_agree(rng):
-    x, mask = rng.standard_normal((2, 5, 3)).astype(np.float32), np.array([[1, 1, 1, 0, 0], [1] * 5])
-    for kind in (nn.LSTM, nn.GRU):
-        cpu = kind(3, 4, bidirectional=True, generator=backend.Generator(1))
-        cuda = copy.deepcopy(cpu).to("cuda")
-        outs = [layer(minilm.tensor(x, device=layer.device), mask=mask)[0] for layer in (cpu, cuda)]
-        np.testing.assert_allclose(outs[1].numpy(), outs[0].numpy(), rtol=1e-4, atol=1e-6)
-
-
-def test_multi_head_attention_with_a_memory_and_a_cache(rng):
-    cpu = nn.MultiHeadAttention(16, 4, 2, generator=backend.Generator(1))
-    cuda = copy.deepcopy(cpu).to("cuda")
-    x, memory = (rng.standard_normal((2, n, 16)).astype(np.float32) for n in (3, 5))
-    outs = []
-    for layer in (cpu, cuda):
-        there = [minilm.tensor(array, device=layer.device) for array in (x, memory)]
-        outs.append([layer(there[0], there[1], attention_mask=np.array([[1, 1, 1, 0, 1], [1] * 5])).numpy()])
-        cache = nn.KeyValueCache(1)
-        with minilm.no_grad():
-            outs[-1] += [layer(there[0][:, t : t + 1], cache=cache).numpy() for t in range(3)]
-    for there, here in zip(outs[1], outs[0]):
-        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
 
 
 def test_changes_in_place_take_lists_and_arrays_of_the_device():
@@ -328,8 +189,8 @@ def test_ranges_may_be_trusted():
 
 
 def test_a_training_step_waits_for_its_loss_and_norm_alone(cuda_standin):
-    model = _gpt2().to("cuda")
-    optimizer, ids = AdamW(model.parameters(), lr=1e-3), _ids(0)
+    model = small_gpt2().to("cuda")
+    optimizer, ids = AdamW(model.parameters(), lr=1e-3), drawn_ids(0)
     fake_cupy.transfers.fetched = fake_cupy.transfers.sent = 0
     loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
     loss.backward()
@@ -342,7 +203,7 @@ def test_a_training_step_waits_for_its_loss_and_norm_alone(cuda_standin):
 
 
 def test_decoding_fetches_logits_alone(cuda_standin):
-    model = _gpt2().to("cuda").eval()
+    model = small_gpt2().to("cuda").eval()
     fake_cupy.transfers.fetched = 0
     model.generate(np.array([[1, 2, 3]]), 5)
     assert fake_cupy.transfers.fetched == 5

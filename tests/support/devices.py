@@ -1,10 +1,13 @@
-"""Arrays of a test's table where the test runs."""
+"""Arrays and a model for tests of one device beside another."""
 
 from __future__ import annotations
 
-from minilm import backend
+import numpy as np
 
-__all__ = ["beside", "record_each_time"]
+from minilm import backend
+from minilm.models import GPT2, GPT2Config
+
+__all__ = ["beside", "drawn_ids", "record_each_time", "small_gpt2"]
 
 
 def beside(x, array):
@@ -21,3 +24,16 @@ def record_each_time(monkeypatch) -> None:
         return on_cuda(graph, arrays)
 
     monkeypatch.setattr(backend.Graph, "_on_cuda", recorded)
+
+
+def small_gpt2(dropout: float = 0.0) -> GPT2:
+    config = GPT2Config(
+        vocab_size=61, n_positions=32, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout,
+        attn_pdrop=dropout
+    )  # fmt: skip
+    return GPT2(config, backend.Generator(0))
+
+
+def drawn_ids(seed: int, rows: int = 4, length: int = 17) -> np.ndarray:
+    """Tokens of `small_gpt2`."""
+    return backend.Generator(seed).integers(0, 61, (rows, length))

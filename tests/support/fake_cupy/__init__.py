@@ -21,9 +21,10 @@ from unittest import mock
 
 import numpy as np
 
-from . import cublas
-from .arrays import ndarray, transfers
+from . import cublas, operators  # noqa: F401 - the arrays have their operators from there
+from .arrays import ndarray
 from .functions import API, table
+from .transfers import transfers
 from .ufuncs import Ufunc
 
 __all__ = ["installed", "transfers"]

@@ -1,4 +1,7 @@
-"""CuPy's ndarray, with its manners and NumPy's memory; what is not here, CuPy's lacks too, or nobody has needed."""
+"""CuPy's ndarray, with its manners and NumPy's memory; what is not here, CuPy's lacks too, or nobody has needed.
+
+Its operators are in operators.py.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["Transfers", "ndarray", "transfers", "unwrapped", "wrapped"]
+from .transfers import transfers
 
-
-class Transfers:
-    """How often values were fetched from the device, each time waiting for it; and sent there.
-
-    While a stream is `capturing`, CuPy refuses both, and what else waits for the device, or is cuBLAS'.
-    """
-
-    fetched = sent = 0
-    capturing = False
-
-    def fetch(self) -> None:
-        self.refuse("D2H transfers")
-        self.fetched += 1
-
-    def send(self) -> None:
-        self.refuse("H2D transfers")
-        self.sent += 1
-
-    def refuse(self, what: str) -> None:
-        if self.capturing:
-            raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
-
-    def refuse_cublas(self) -> None:
-        if self.capturing:
-            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
-
-
-transfers = Transfers()
+__all__ = ["function_named", "ndarray", "unwrapped", "wrapped"]
 
 
 class ndarray:
@@ -270,19 +246,19 @@ class ndarray:
         return ndarray(self._host.argsort(axis=axis, kind="stable"))
 
     def clip(self, min=None, max=None, out=None):
-        return _function("clip")(self, min, max, out=out)
+        return function_named("clip")(self, min, max, out=out)
 
     def round(self, decimals=0, out=None):
         return ndarray(self._host.round(decimals))
 
     def dot(self, b, out=None):
         transfers.refuse_cublas()
-        return _function("dot")(self, b, out=out)
+        return function_named("dot")(self, b, out=out)
 
     # Arithmetic goes through the ufuncs, also where NumPy is asked for it.
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        function = _function(ufunc.__name__)
+        function = function_named(ufunc.__name__)
         if "out" in kwargs:
             kwargs["out"] = kwargs["out"][0]
         return (function if method == "__call__" else getattr(function, method))(*inputs, **kwargs)
@@ -290,73 +266,14 @@ class ndarray:
     def __array_function__(self, function, types, args, kwargs):
         if not all(issubclass(t, ndarray) for t in types):
             return NotImplemented
-        return _function(function.__name__)(*args, **kwargs)
-
-    def __pow__(self, other):
-        if type(other) in (int, float) and other == 2 and self.dtype.kind in "fi":
-            return _function("square")(self)
-        return NotImplemented if _reflects(other) else _function("power")(self, other)
+        return function_named(function.__name__)(*args, **kwargs)
 
 
-def _reflects(other) -> bool:
-    """Whether the operation is the other operand's business, a Tensor's say."""
-    return getattr(other, "__array_ufunc__", other) is None
-
-
-def _function(name: str):
+def function_named(name: str):
     """What CuPy has under that name; AttributeError where it has nothing."""
     from .functions import table
 
     return table()[name]
-
-
-def _binary(name: str):
-    def forward(self, other):
-        return NotImplemented if _reflects(other) else _function(name)(self, other)
-
-    def reflected(self, other):
-        return NotImplemented if _reflects(other) else _function(name)(other, self)
-
-    def in_place(self, other):
-        return _function(name)(self, other, out=self)
-
-    return forward, reflected, in_place
-
-
-def _comparison(name: str):
-    def compare(self, other):
-        if _reflects(other):
-            return NotImplemented
-        if other is None:
-            return ndarray(np.full(self.shape, name == "not_equal"))
-        if isinstance(other, np.ndarray) and other.ndim == 0:
-            other = other.item()
-        return _function(name)(self, other)
-
-    return compare
-
-
-for _name, _ufunc in {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
-    "mod": "remainder", "lshift": "left_shift", "rshift": "right_shift", "and": "bitwise_and", "or": "bitwise_or",
-    "xor": "bitwise_xor", "matmul": "matmul", "rpow": "power",
-}.items():  # fmt: skip
-    _forward, _reflected, _in_place = _binary(_ufunc)
-    if _name == "rpow":
-        ndarray.__rpow__ = _reflected
-        continue
-    setattr(ndarray, f"__{_name}__", _forward)
-    setattr(ndarray, f"__r{_name}__", _reflected)
-    if _name != "matmul":
-        setattr(ndarray, f"__i{_name}__", _in_place)
-for _name, _ufunc in {
-    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"
-}.items():  # fmt: skip
-    setattr(ndarray, f"__{_name}__", _comparison(_ufunc))
-ndarray.__neg__ = lambda self: _function("negative")(self)
-ndarray.__pos__ = lambda self: self.copy()
-ndarray.__abs__ = lambda self: _function("absolute")(self)
-ndarray.__invert__ = lambda self: _function("invert")(self)
 
 
 # Indices. CuPy takes NumPy's and lists of numbers too, and an integer out of range comes in again at the other end.

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 
-from .arrays import transfers
+from .transfers import transfers
 
 __all__ = ["Calls", "calls", "gemmEx", "gemmStridedBatchedEx", "recordable", "setMathMode"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import ndarray, transfers, unwrapped
+from .arrays import ndarray, unwrapped
+from .transfers import transfers
 from .ufuncs import Ufunc, computed
 
 __all__ = ["API", "table"]
