@@ -21,7 +21,13 @@ def check_into(into: tuple | None, shapes: tuple, dtype) -> None:
 
 
 def placed(results: tuple, into: tuple | None) -> tuple:
-    """The results, the first of them written to the arrays of `into` if there are any."""
+    """The results, the first of them written to the arrays of `into` if there are any.
+
+    >>> import numpy as np
+    >>> mine = np.zeros(2)
+    >>> placed((np.ones(2), np.ones(3)), (mine,))[1], mine
+    (array([1., 1., 1.]), array([1., 1.]))
+    """
     into = into or ()
     for array, result in zip(into, results):
         array[...] = result

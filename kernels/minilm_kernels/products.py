@@ -46,7 +46,12 @@ def tf32(enabled: bool = True) -> Iterator[None]:
 
 
 def is_tf32() -> bool:
-    """Whether float32 products may use TF32 here."""
+    """Whether float32 products may use TF32 here.
+
+    >>> with tf32():
+    ...     is_tf32()
+    True
+    """
     return _tf32.get()
 
 

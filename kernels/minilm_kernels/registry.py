@@ -42,6 +42,10 @@ class Implementation:
     `device` is "any", "cpu" or "cuda"; `dtypes` names the dtypes of the first array that it takes (None: every one);
     `limits(*args, **settings)` returns None where it can run and else the reason, as a sentence, why it can't. One that
     is not `automatic` runs only where it is asked for by name.
+
+    >>> entry = implementations("softmax", "cpu")[-1]
+    >>> entry.name, entry.device, entry.dtypes
+    ('reference', 'any', None)
     """
 
     operation: str
@@ -117,7 +121,11 @@ def implementations(operation: str, device: str | None = None) -> list[Implement
 
 
 def call(operation: str, implementation: str, *args, **settings):
-    """Runs `operation` by the implementation named, or for "auto" by the first that takes these arguments."""
+    """Runs `operation` by the implementation named, or for "auto" by the first that takes these arguments.
+
+    >>> call("softmax", "reference", np.zeros((1, 4)), axis=-1)
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
     array = _first_array(args)
     device = device_of(array)
     if "cupy" in sys.modules:
@@ -134,6 +142,9 @@ def choose(operation: str, implementation: str, *args, **settings) -> Implementa
     """The implementation that `call` would run these arguments by; None if none takes them.
 
     For a caller that has a better way than the reference where no kernel does it.
+
+    >>> choose("rms_norm", "auto", np.zeros((1, 4), np.float32), None, eps=1e-6).name
+    'cpu'
     """
     array = _first_array(args)
     candidates = _candidates(operation, implementation, device_of(array), array.dtype)
@@ -141,7 +152,11 @@ def choose(operation: str, implementation: str, *args, **settings) -> Implementa
 
 
 def array_module(array):
-    """The module, `numpy` or `cupy`, that `array` belongs to; anything else is a TypeError."""
+    """The module, `numpy` or `cupy`, that `array` belongs to; anything else is a TypeError.
+
+    >>> array_module(np.ones(2)).__name__
+    'numpy'
+    """
     if isinstance(array, (np.ndarray, np.generic)):
         return np
     device_of(array)
@@ -149,7 +164,11 @@ def array_module(array):
 
 
 def device_of(array) -> str:
-    """ "cpu" for a NumPy array, "cuda" for a CuPy array; anything else is a TypeError."""
+    """ "cpu" for a NumPy array, "cuda" for a CuPy array; anything else is a TypeError.
+
+    >>> device_of(np.ones(2))
+    'cpu'
+    """
     if isinstance(array, (np.ndarray, np.generic)):
         return "cpu"
     cupy = sys.modules.get("cupy")

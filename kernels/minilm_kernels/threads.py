@@ -34,6 +34,11 @@ def set_num_threads(n: int) -> None:
     No kernel's result depends on it; a product by OpenBLAS may, in its last bit. ValueError if `n` is not 1 or more, or
     more than the pool has; the pool is made when the first kernel is loaded, of a thread for each core, or of
     `OMP_NUM_THREADS` if that is more.
+
+    >>> set_num_threads(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: the number of threads is 0; expected 1 or more
     """
     from .pool import SIZE, is_forked, set_limit
 

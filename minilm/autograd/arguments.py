@@ -19,7 +19,15 @@ _TAKEN = {"y": "the output", "needs": "which inputs want a gradient"}
 
 
 class Array:
-    """Annotation of an operation's differentiable inputs."""
+    """Annotation of an operation's differentiable inputs.
+
+    >>> from minilm.autograd import op
+    >>> @op
+    ... def scaled(x: Array, factor=2.0):
+    ...     return factor * x
+    >>> scaled.inputs, scaled.settings
+    (('x',), {'factor': 2.0})
+    """
 
 
 class Arguments:

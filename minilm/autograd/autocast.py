@@ -113,7 +113,12 @@ def _low_precision(dtype) -> np.dtype:
 
 
 def get_autocast_dtype() -> str | None:
-    """The name of the dtype that `autocast` casts to here, or None outside of it."""
+    """The name of the dtype that `autocast` casts to here, or None outside of it.
+
+    >>> with autocast("float16"):
+    ...     get_autocast_dtype()
+    'float16'
+    """
     return None if state.autocast is None else state.autocast.dtype.name
 
 

@@ -22,7 +22,14 @@ __all__ = ["backward", "grad", "recorded_by"]
 
 
 def backward(output: Tensor, gradient=None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
-    """Adds the gradient of `output` to `.grad` of every leaf that it was computed from; see `Tensor.backward`."""
+    """Adds the gradient of `output` to `.grad` of every leaf that it was computed from; see `Tensor.backward`.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0, 2.0], requires_grad=True)
+    >>> backward(x * x, minilm.tensor([1.0, 10.0]))
+    >>> x.grad.tolist()
+    [2.0, 40.0]
+    """
     seeds = [_seed(output, gradient, create_graph)]
     _walk([output], seeds, None, retain_graph or create_graph, create_graph)
 

@@ -16,7 +16,21 @@ __all__ = ["GradientError", "gradcheck", "gradgradcheck"]
 
 
 class GradientError(AssertionError):
-    """A gradient differs from the finite difference; the message says where and by how much."""
+    """A gradient differs from the finite difference; the message says where and by how much.
+
+    >>> import minilm
+    >>> from minilm.autograd import Array, op
+    >>> @op
+    ... def square(x: Array):
+    ...     return x * x
+    >>> @square.gradient
+    ... def _(g, x):
+    ...     return g * x
+    >>> gradcheck(square, minilm.tensor([3.0], dtype="float64", requires_grad=True))
+    Traceback (most recent call last):
+    ...
+    minilm.autograd.gradcheck.GradientError: the gradient of square for input 0 is wrong ... computed ...
+    """
 
 
 def gradcheck(
@@ -57,6 +71,10 @@ def gradgradcheck(
     """Checks second derivatives: `gradcheck` of `function`'s gradient, in its inputs and in the output's gradient.
 
     Also that `create_graph=True` gives the gradient that it gives without: a composition is the fused operation's twin.
+
+    >>> import minilm
+    >>> gradgradcheck(minilm.ops.gelu, minilm.tensor([0.5, -1.0], dtype="float64", requires_grad=True))
+    True
     """
     inputs, checked = _inputs("gradgradcheck", function, inputs, more)
     outputs = _outputs(function, inputs)

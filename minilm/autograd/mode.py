@@ -21,7 +21,13 @@ state = _State()
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are recorded for a backward pass."""
+    """Whether operations are recorded for a backward pass.
+
+    >>> import minilm
+    >>> with minilm.no_grad():
+    ...     is_grad_enabled()
+    False
+    """
     return state.recording
 
 
@@ -61,7 +67,15 @@ class no_grad(_Switch):
 
 
 class enable_grad(_Switch):
-    """Undoes an outer `no_grad`."""
+    """Undoes an outer `no_grad`.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0], requires_grad=True)
+    >>> with minilm.no_grad(), minilm.enable_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    True
+    """
 
     attribute, value = "recording", True
 
@@ -71,6 +85,13 @@ class detect_anomaly(_Switch):
 
     The error of a backward pass shows the line of the forward pass that called the operation. Every array is looked
     at, which takes time: for finding a fault, not for training.
+
+    >>> import minilm
+    >>> with minilm.autograd.detect_anomaly():
+    ...     minilm.tensor([1.0, -1.0]).log()
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: ...
     """
 
     attribute, value = "anomaly", True

@@ -13,6 +13,10 @@ class Placed:
     The gradient of indexing, of an embedding, of a part of a split. The engine adds it into the gradient that is
     already there, so that a tied embedding's gradient, or those of the three slices of a q/k/v projection, cost no
     array of zeros each. `add(target, index, values)` is the way to add, when not by plain `target[index] += values`.
+
+    >>> import numpy as np
+    >>> Placed(np.array([1.0, 2.0]), slice(1, 3), (4,)).dense().tolist()
+    [0.0, 1.0, 2.0, 0.0]
     """
 
     __slots__ = ("add", "index", "shape", "values")

@@ -15,7 +15,13 @@ PRECISIONS = {"fp32": None, "tf32": None, "bf16": "bfloat16", "fp16": "float16"}
 
 
 def check_precision(precision: str, device: str) -> None:
-    """ValueError unless a model on `device` can compute in `precision`; tf32 is a mode of a GPU's tensor cores."""
+    """ValueError unless a model on `device` can compute in `precision`; tf32 is a mode of a GPU's tensor cores.
+
+    >>> check_precision("tf32", "cpu")
+    Traceback (most recent call last):
+    ...
+    ValueError: precision 'tf32' is how a GPU multiplies float32, and the device is 'cpu': ...
+    """
     _autocast_dtype(precision)
     if precision == "tf32" and device != "cuda":
         raise ValueError(

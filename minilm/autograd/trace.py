@@ -27,7 +27,15 @@ class TraceRow:
 
 @dataclass
 class Trace:
-    """What `trace()` recorded; `print(t)` shows it as a table, `t.dot()` and `t.mermaid()` draw it."""
+    """What `trace()` recorded; `print(t)` shows it as a table, `t.dot()` and `t.mermaid()` draw it.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0, 2.0], requires_grad=True)
+    >>> with minilm.autograd.trace() as t:
+    ...     (x * x).sum().backward()
+    >>> [(row.name, row.parents, row.outputs) for row in t.rows]
+    [('multiply', [], [(2,)]), ('sum', [0], [()])]
+    """
 
     rows: list[TraceRow] = field(default_factory=list)
     _by_node: dict = field(default_factory=dict, repr=False)

@@ -49,7 +49,11 @@ def resolve_dtype(dtype) -> np.dtype:
 
 
 def array_module(*arrays):
-    """The module, `numpy` or `cupy`, whose functions fit `arrays` (anything that is not a CuPy array is NumPy's)."""
+    """The module, `numpy` or `cupy`, whose functions fit `arrays` (anything that is not a CuPy array is NumPy's).
+
+    >>> array_module(np.ones(2)).__name__
+    'numpy'
+    """
     cupy = sys.modules.get("cupy")
     if cupy is not None and any(isinstance(array, cupy.ndarray) for array in arrays):
         return cupy
@@ -63,7 +67,11 @@ def has_cuda_array(arrays) -> bool:
 
 
 def device_of(array) -> str:
-    """`"cuda"` for a CuPy array, `"cpu"` for everything else."""
+    """`"cuda"` for a CuPy array, `"cpu"` for everything else.
+
+    >>> device_of(np.ones(2))
+    'cpu'
+    """
     return "cpu" if array_module(array) is np else "cuda"
 
 
@@ -84,6 +92,9 @@ def as_array(value, dtype=None, device: str | None = None):
 
     Python floats and lists of them become float32, the library's default; arrays keep their dtype, in the processor's
     order of bytes.
+
+    >>> as_array([1.0, 2.0]).dtype, as_array(np.ones(2)).dtype, as_array([1, 2], "bfloat16").dtype
+    (dtype('float32'), dtype('float64'), dtype(bfloat16))
     """
     array = value if array_module(value) is not np else np.asarray(value)
     if not array.dtype.isnative:  # from a file of another machine's, say: no kernel reads it
@@ -99,6 +110,10 @@ def to_device(array, device: str):
     """`array` on `device`: itself if it is there already, else a copy.
 
     Raises ValueError for an unknown device, RuntimeError (what is missing, how to get it) where there is no GPU.
+
+    >>> x = np.ones(2)
+    >>> to_device(x, "cpu") is x
+    True
     """
     if device == "cpu":
         return to_numpy(array)

@@ -159,7 +159,13 @@ class CheckpointStore:
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Verifies a checkpoint and reads all of it; CheckpointError (which file, what is wrong) if it is not whole."""
+    """Verifies a checkpoint and reads all of it; CheckpointError (which file, what is wrong) if it is not whole.
+
+    >>> path = CheckpointStore("checkpoints").save(7, {"model": {"w": np.ones(2)}}, {"seed": 1})
+    >>> checkpoint = read_checkpoint(path)
+    >>> checkpoint.step, checkpoint.tensors["model"]["w"], checkpoint.state
+    (7, array([1., 1.]), {'seed': 1})
+    """
     path = Path(path)
     manifest = verify_checkpoint(path)
     groups = [name.removesuffix(".safetensors") for name in manifest["files"] if name.endswith(".safetensors")]

@@ -66,7 +66,14 @@ def _save_file(arrays: dict, path: Path, metadata: dict[str, str]) -> None:
 
 
 def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, or of a model's folder, by name; raises what `map_weights` does."""
+    """The arrays of a safetensors file, or of a model's folder, by name; raises what `map_weights` does.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(Path(folder, "model.safetensors"), {"w": np.ones((2, 3), np.float32)})
+    ...     load_weights(folder)["w"].sum()
+    np.float32(6.0)
+    """
     return {name: array.copy() for name, array in map_weights(path).items()}
 
 
@@ -76,6 +83,13 @@ def map_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     A folder holds model.safetensors, or several files and model.safetensors.index.json, which says where each name is.
     The dtype is the file's; float16 and bfloat16 become whatever they are copied into. FileNotFoundError where there
     are no weights, also where they come in a format that executes code when it is read; ValueError for a damaged file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(Path(folder, "model.safetensors"), {"w": np.ones((2, 3), np.float32)})
+    ...     w = map_weights(folder)["w"]
+    >>> w.shape, w.flags.writeable
+    ((2, 3), False)
     """
     path = Path(path)
     if not path.is_dir():

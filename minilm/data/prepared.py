@@ -31,6 +31,13 @@ class PreparedData:
     `info` is data.json: source, val_source, val_fraction, documents, skipped (name and reason of each file left out),
     tokenizer (digest, sha256, vocab_size, eos_token_id), and for "train" and "val" each tokens, characters and bytes
     (of UTF-8, for bits a byte).
+
+    >>> from minilm.tokenization import Tokenizer
+    >>> _ = Path("text.txt").write_text("0123456789" * 10)
+    >>> _ = prepare("text.txt", Tokenizer.byte(), "prepared")
+    >>> data = PreparedData.open("prepared")
+    >>> data.train.tokens[:3], data.info["val"]["tokens"]
+    (array([48, 49, 50], dtype=uint16), 10)
     """
 
     folder: Path

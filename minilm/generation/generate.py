@@ -147,7 +147,14 @@ def _one_by_one(
 
 
 class GenerationMixin:
-    """Gives a language model its `generate` method."""
+    """Gives a language model its `generate` method.
+
+    >>> import numpy as np
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    >>> model.generate(np.array([[1, 2, 3]]), max_new_tokens=4).shape
+    (1, 7)
+    """
 
     def generate(self, input_ids, max_new_tokens: int = 100, **options):
         """`minilm.generation.generate(self, input_ids, max_new_tokens, ...)`: see there for the options."""

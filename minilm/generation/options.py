@@ -76,6 +76,13 @@ class GenerationConfig(SamplingOptions, BeamOptions):
     drawn ones follow the same law.
 
     `return_dict_in_generate` returns an object with `sequences` and what the `output_...` options ask for (output.py).
+
+    >>> GenerationConfig(max_new_tokens=20, do_sample=True, top_p=0.9).top_p
+    0.9
+    >>> GenerationConfig(num_beams=2, do_sample=True)
+    Traceback (most recent call last):
+    ...
+    ValueError: beam search takes the likeliest, it draws nothing: leave do_sample or num_beams
     """
 
     max_new_tokens: int = 100

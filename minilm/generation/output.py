@@ -25,6 +25,12 @@ class GenerateDecoderOnlyOutput:
     `hidden_states` (B, T, C) before, between and after the layers. T is 1 after the first step with a cache, and B
     counts each beam. Of beams `sequences_scores` (R,), and `beam_indices` (R, new): the row of each step that a token
     was taken from, -1 after the end.
+
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    >>> out = model.generate(np.array([[1, 2]]), 3, return_dict_in_generate=True, output_scores=True)
+    >>> out.sequences.shape, len(out.scores), out.scores[0].shape
+    ((1, 5), 3, (1, 11))
     """
 
     sequences: np.ndarray

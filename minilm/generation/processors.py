@@ -25,6 +25,12 @@ class LogitsProcessors:
 
     First come penalties and bans, in the end the filters. Between them are functions (input_ids, scores) -> scores that
     get all tokens (B, T), padding as well: those that go by the number of tokens, and the user's own.
+
+    >>> from functools import partial
+    >>> no_zero = lambda ids, scores: np.where(np.arange(3) == 0, -np.inf, scores)
+    >>> processors = LogitsProcessors([partial(penalize_repetition, penalty=2.0)], [no_zero], [])
+    >>> processors(np.array([[2]]), np.array([[3.0, 2.0, 1.0]])).tolist()
+    [[-inf, 2.0, 0.5]]
     """
 
     def __init__(self, first: Sequence[Processor], functions: Sequence[Callable], last: Sequence[Processor]) -> None:

@@ -34,6 +34,10 @@ class SamplingOptions:
     The repetition penalty comes first, then what never comes: n tokens (`no_repeat_ngram_size`) that are there already,
     and the bad words. All hold for greedy decoding as well. For sampling follow the temperature, top k, top p, min p
     and typical p, each on what the one before it left.
+
+    >>> options = SamplingOptions(do_sample=True, temperature=0.5, top_k=2)
+    >>> options.scores(np.array([[1.0, 2.0, 3.0]]), [np.array([0])]).tolist()
+    [[-inf, 4.0, 6.0]]
     """
 
     do_sample: bool = False

@@ -28,6 +28,10 @@ class BartConfig(Config):
     """The shape of a BART; the defaults are bart-large's.
 
     Raises ValueError for sizes that do not fit, probabilities outside [0, 1] and unknown activations.
+
+    >>> config = BartConfig(d_model=64, encoder_layers=2, decoder_layers=2)
+    >>> config.encoder_attention_heads, config.decoder_start_token_id
+    (16, 2)
     """
 
     vocab_size: int = 50265

@@ -19,6 +19,9 @@ class BertConfig(Config):
 
     `id2label` names the classes that a head tells apart, `num_labels` counts them; either gives the other. Raises
     ValueError for sizes that do not fit, probabilities outside [0, 1], and names that are not known.
+
+    >>> BertConfig(id2label={0: "negative", 1: "positive", 2: "neither"}).num_labels
+    3
     """
 
     vocab_size: int = 30522

@@ -86,7 +86,15 @@ class BertForMaskedLM(BertPreTrainedModel):
 
 
 class BertForPreTraining(BertPreTrainedModel):
-    """BERT as it is pretrained: masked words, and whether the second of two texts follows the first."""
+    """BERT as it is pretrained: masked words, and whether the second of two texts follows the first.
+
+    >>> import numpy as np
+    >>> config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=32, max_position_embeddings=8)
+    >>> out = BertForPreTraining(config)(np.array([[1, 2, 3], [4, 5, 6]]))
+    >>> out.prediction_logits.shape, out.seq_relationship_logits.shape
+    ((2, 3, 50), (2, 2))
+    """
 
     architecture = "BertForPreTraining"
 
@@ -124,7 +132,15 @@ class BertForPreTraining(BertPreTrainedModel):
 
 
 class BertForSequenceClassification(BertPreTrainedModel):
-    """BERT with a head that classifies a whole text, or gives it a number: `config.num_labels` logits."""
+    """BERT with a head that classifies a whole text, or gives it a number: `config.num_labels` logits.
+
+    >>> import numpy as np
+    >>> config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=32, max_position_embeddings=8, num_labels=3)
+    >>> out = BertForSequenceClassification(config)(np.array([[1, 2, 3], [4, 5, 6]]), labels=np.array([0, 2]))
+    >>> out.logits.shape, out.loss.shape
+    ((2, 3), ())
+    """
 
     architecture = "BertForSequenceClassification"
 
@@ -168,7 +184,14 @@ class BertForSequenceClassification(BertPreTrainedModel):
 
 
 class BertForTokenClassification(BertPreTrainedModel):
-    """BERT with a head that classifies each token: `config.num_labels` logits each."""
+    """BERT with a head that classifies each token: `config.num_labels` logits each.
+
+    >>> import numpy as np
+    >>> config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=32, max_position_embeddings=8, num_labels=3)
+    >>> BertForTokenClassification(config)(np.array([[1, 2, 3], [4, 5, 6]])).logits.shape
+    (2, 3, 3)
+    """
 
     architecture = "BertForTokenClassification"
 
@@ -190,7 +213,15 @@ class BertForTokenClassification(BertPreTrainedModel):
 
 
 class BertForQuestionAnswering(BertPreTrainedModel):
-    """BERT with a head that finds where in a text an answer starts and ends."""
+    """BERT with a head that finds where in a text an answer starts and ends.
+
+    >>> import numpy as np
+    >>> config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=32, max_position_embeddings=8)
+    >>> out = BertForQuestionAnswering(config)(np.array([[1, 2, 3], [4, 5, 6]]))
+    >>> out.start_logits.shape, out.end_logits.shape
+    ((2, 3), (2, 3))
+    """
 
     architecture = "BertForQuestionAnswering"
 

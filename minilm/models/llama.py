@@ -188,7 +188,15 @@ class Llama(CausalLM):
 
 
 class Mistral(Llama):
-    """Mistral: Llama with a sliding window."""
+    """Mistral: Llama with a sliding window.
+
+    >>> import numpy as np
+    >>> from minilm.models import MistralConfig
+    >>> config = MistralConfig(vocab_size=11, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+    ...                        num_attention_heads=4, num_key_value_heads=2, sliding_window=2)
+    >>> Mistral(config)(np.array([[1, 2, 3]])).logits.shape
+    (1, 3, 11)
+    """
 
     config_class = MistralConfig
     architecture = "MistralForCausalLM"

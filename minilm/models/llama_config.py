@@ -19,6 +19,10 @@ class LlamaConfig(Config):
 
     Rotary parameters are read in the new spelling, `rope_parameters`, and in the old, `rope_theta` and `rope_scaling`.
     Raises ValueError for sizes that do not fit, and for kinds of activation and rotary embedding that are not known.
+
+    >>> config = LlamaConfig(hidden_size=64, num_attention_heads=8, num_key_value_heads=2)
+    >>> config.head_dim, config.rope_parameters["rope_theta"]
+    (8, 10000.0)
     """
 
     vocab_size: int = 32000
@@ -88,7 +92,11 @@ class LlamaConfig(Config):
 
 @dataclass
 class MistralConfig(LlamaConfig):
-    """Mistral (Jiang et al. 2023, arXiv:2310.06825): each token sees the last `sliding_window` tokens only."""
+    """Mistral (Jiang et al. 2023, arXiv:2310.06825): each token sees the last `sliding_window` tokens only.
+
+    >>> MistralConfig(sliding_window=1024).window(layer=0)
+    1024
+    """
 
     num_key_value_heads: int | None = 8
     intermediate_size: int = 14336
@@ -103,7 +111,12 @@ class MistralConfig(LlamaConfig):
 
 @dataclass
 class Qwen2Config(LlamaConfig):
-    """Qwen2 (Yang et al. 2024, arXiv:2407.10671): q, k and v have a bias; from a layer on, the window may slide."""
+    """Qwen2 (Yang et al. 2024, arXiv:2407.10671): q, k and v have a bias; from a layer on, the window may slide.
+
+    >>> config = Qwen2Config(num_hidden_layers=4, use_sliding_window=True, max_window_layers=3)
+    >>> [config.window(layer) for layer in range(4)]
+    [None, None, None, 4096]
+    """
 
     vocab_size: int = 151936
     intermediate_size: int = 22016

@@ -42,6 +42,11 @@ def load(path: str | os.PathLike, weights: str | None = None) -> PretrainedModel
     The class is the one that config.json names in `architectures`, or the usual one of its `model_type`. Weights become
     float32; what a GGUF file holds in blocks stays so with `weights` "keep", which is the default for it, and becomes
     float32 with "fp32". ValueError for a family that is not here, and whatever `from_pretrained` of the class raises.
+
+    >>> from minilm.models import GPT2Config
+    >>> GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained("small")
+    >>> type(load("small")).__name__
+    'GPT2'
     """
     path = Path(path)
     if not path.exists():

@@ -20,7 +20,11 @@ __all__ = ["MarianConfig", "MarianMTModel"]
 
 @dataclass
 class MarianConfig(BartConfig):
-    """The shape of a Marian model; the defaults are transformers'."""
+    """The shape of a Marian model; the defaults are transformers'.
+
+    >>> MarianConfig(vocab_size=50, pad_token_id=49).target_vocab_size
+    50
+    """
 
     vocab_size: int = 58101
     decoder_vocab_size: int | None = None  # None: vocab_size

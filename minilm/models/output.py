@@ -17,6 +17,13 @@ class CausalLMOutput:
 
     On request the hidden states (B, T, C) before, between and after the layers, and each layer's attention weights
     (B, H, T, S).
+
+    >>> import numpy as np
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    >>> out = model(np.array([[1, 2, 3]]), labels=np.array([[1, 2, 3]]), output_attentions=True)
+    >>> out.logits.shape, out.loss.shape, out.attentions[0].shape
+    ((1, 3, 11), (), (1, 2, 3, 3))
     """
 
     logits: Tensor
@@ -73,6 +80,13 @@ class Seq2SeqLMOutput:
 
     On request, of each side, the hidden states before, between and after the layers, and the attention weights; cross
     attentions (B, H, T, S) are the decoder's on the encoder's S tokens.
+
+    >>> import numpy as np
+    >>> from minilm.models import T5Config, T5ForConditionalGeneration
+    >>> config = T5Config(vocab_size=11, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    >>> out = T5ForConditionalGeneration(config)(np.array([[5, 6, 7, 1]]), labels=np.array([[8, 9]]))
+    >>> out.logits.shape, out.encoder_last_hidden_state.shape, out.loss.shape
+    ((1, 2, 11), (1, 4, 8), ())
     """
 
     logits: Tensor

@@ -32,7 +32,13 @@ _GENERATION = (
 
 
 class Config:
-    """Base of the model configs: dataclasses whose fields are the keys of transformers' config.json."""
+    """Base of the model configs: dataclasses whose fields are the keys of transformers' config.json.
+
+    >>> from minilm.models import GPT2Config
+    >>> config = GPT2Config.from_dict({"n_embd": 64, "n_head": 4, "summary_type": "cls_index"})
+    >>> config.n_embd, config.to_dict()["model_type"]
+    (64, 'gpt2')
+    """
 
     model_type: str
     refused: tuple[str, ...] = ()  # keys of transformers that change the model, in a way that ours does not
@@ -82,6 +88,14 @@ class PretrainedModel(nn.Module):
 
     A class of your own names `config_class` (a dataclass that derives from Config, with a `model_type`) and
     `architecture`, takes the config as its first argument and keeps it as `self.config`.
+
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    >>> model.save_pretrained("small")
+    >>> sorted(path.name for path in Path("small").iterdir())
+    ['config.json', 'generation_config.json', 'model.safetensors']
+    >>> GPT2.from_pretrained("small").config == model.config
+    True
     """
 
     config_class: type[Config]

@@ -20,7 +20,11 @@ __all__ = ["RecurrentConfig", "RecurrentLM", "RecurrentSeq2Seq"]
 
 @dataclass
 class RecurrentConfig(Config):
-    """The shape of a recurrent model; `cell` is "lstm" or "gru". Raises ValueError for sizes that do not fit."""
+    """The shape of a recurrent model; `cell` is "lstm" or "gru". Raises ValueError for sizes that do not fit.
+
+    >>> RecurrentConfig(vocab_size=50, hidden_size=16, num_layers=1, cell="gru").layers(None)
+    GRU(...)
+    """
 
     vocab_size: int = 256
     hidden_size: int = 512
@@ -137,6 +141,13 @@ class RecurrentSeq2Seq(PretrainedModel):
 
     score(h_t, e_s) = h_t W e_s;  c_t = sum over s of softmax(score) e_s;  the output is tanh(V [c_t; h_t])
     (arXiv:1508.04025, "general" scores). Source and target share one vocabulary.
+
+    >>> config = RecurrentConfig(vocab_size=50, hidden_size=16, num_layers=1)
+    >>> model = RecurrentSeq2Seq(config)
+    >>> model(np.array([[3, 4, 5]]), np.array([[1, 6]])).logits.shape
+    (1, 2, 50)
+    >>> model.translate(np.array([[3, 4, 5]]), max_new_tokens=4, start_token=1).shape
+    (1, 4)
     """
 
     config_class = RecurrentConfig

@@ -60,6 +60,13 @@ class SentenceEmbedder:
 
     `pooling` is "mean" or "cls"; with `normalize` each vector has length 1, so that a dot product is a cosine. Of a
     text longer than `max_length` tokens only its beginning is seen, as everywhere in the field.
+
+    >>> from minilm.models import BertConfig
+    >>> config = BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=32, max_position_embeddings=16)
+    >>> embedder = SentenceEmbedder(Bert(config), Tokenizer.byte(["[PAD]"]))
+    >>> embedder(["a text", "another"]).shape
+    (2, 16)
     """
 
     def __init__(

@@ -30,6 +30,10 @@ class T5Config(Config):
 
     `feed_forward_proj` is an activation's name, or "gated-" and one ("gated-gelu" means the approximation by tanh).
     Raises ValueError for sizes that do not fit and unknown activations.
+
+    >>> config = T5Config(num_layers=2, feed_forward_proj="gated-gelu")
+    >>> config.num_decoder_layers, config.is_gated, config.activation_function
+    (2, True, 'gelu_new')
     """
 
     vocab_size: int = 32128

@@ -3,19 +3,8 @@
 from . import init
 from .attention import MultiHeadAttention, attention_mask_arguments
 from .cache import KeyValueCache, SlidingWindowCache
-from .layers import (
-    ACTIVATIONS,
-    Conv1D,
-    Dropout,
-    Embedding,
-    FeedForward,
-    LayerNorm,
-    Linear,
-    ModuleList,
-    RMSNorm,
-    Sequential,
-    activation,
-)
+from .containers import ModuleList, Sequential
+from .layers import ACTIVATIONS, Conv1D, Dropout, Embedding, FeedForward, LayerNorm, Linear, RMSNorm, activation
 from .module import Module, Parameter, eval_mode
 from .quantized import QuantizedEmbedding, QuantizedLinear, project_together
 from .recompute import RECOMPUTE, Layer, set_recompute

@@ -19,6 +19,11 @@ def attention_mask_arguments(attention_mask, batch: int, length: int, device: st
     Padding on the right alone becomes `key_lengths`, which the fused kernel understands; anything else a boolean mask.
     The mask is looked at on the host, so that is where it had best come from; what it means goes to `device`.
     Raises ValueError for another shape, or other numbers (0 and -inf, to be added to scores, mean the contrary).
+
+    >>> attention_mask_arguments(np.array([[1, 1, 0], [1, 1, 1]]), 2, 3)
+    {'key_lengths': array([2, 3])}
+    >>> attention_mask_arguments([[0, 1, 1]], 1, 3)["attn_mask"].shape
+    (1, 1, 1, 3)
     """
     if attention_mask is None:
         return {}

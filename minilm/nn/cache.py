@@ -22,6 +22,14 @@ class KeyValueCache:
 
     `append(layer, k, v)` stores (B, Hk, T, D) and returns all of that layer's keys and values, (B, Hk, S, D), without
     history: it raises RuntimeError where gradients are recorded. `capacity` tokens get their room at once.
+
+    >>> cache = KeyValueCache(n_layer=1)
+    >>> new = Tensor(np.ones((1, 2, 3, 4), np.float32))  # B = 1, 2 heads, 3 tokens, D = 4
+    >>> cache.append(0, new, new)[0].shape, cache.append(0, new, new)[0].shape
+    ((1, 2, 3, 4), (1, 2, 6, 4))
+    >>> cache.truncate(5)
+    >>> len(cache)
+    5
     """
 
     ragged = False  # whether the rows are of different lengths
@@ -106,6 +114,12 @@ class SlidingWindowCache(KeyValueCache):
 
     `windows` has for each layer how many keys a query sees, itself included; None: all. What attention computes is the
     same as with a cache that keeps everything.
+
+    >>> cache, new = SlidingWindowCache([2]), Tensor(np.ones((1, 1, 100, 4), np.float32))
+    >>> k, v = cache.append(0, new, new)
+    >>> k, v = cache.append(0, new[:, :, :1], new[:, :, :1])
+    >>> len(cache), k.shape  # the last token sees itself and one before it
+    (101, (1, 1, 2, 4))
     """
 
     def __init__(self, windows: Sequence[int | None], capacity: int = 0) -> None:

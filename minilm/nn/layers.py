@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from minilm import ops
 from minilm.autograd import get_autocast_dtype
 from minilm.backend import Generator
@@ -12,8 +10,7 @@ from . import init
 from .module import Module
 
 __all__ = [
-    "ACTIVATIONS", "Conv1D", "Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "ModuleList", "RMSNorm",
-    "Sequential", "activation",
+    "ACTIVATIONS", "Conv1D", "Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "RMSNorm", "activation",
 ]  # fmt: skip
 
 
@@ -35,7 +32,16 @@ ACTIVATIONS = {
 
 
 def activation(name: str):
-    """The activation function of that name. Raises ValueError listing the known names."""
+    """The activation function of that name. Raises ValueError listing the known names.
+
+    >>> import numpy as np
+    >>> activation("silu")(np.array([0.0, 1.0], np.float32)).round(4).tolist()
+    [0.0, 0.7311000227928162]
+    >>> activation("glu")
+    Traceback (most recent call last):
+    ...
+    ValueError: no activation is named 'glu'; there are: gelu, ...
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"no activation is named {name!r}; there are: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
@@ -133,7 +139,12 @@ class Embedding(Module):
         return ops.embedding(indices, self.weight, self.padding_idx)
 
     def project(self, x):
-        """x @ weight.T, (..., C) to (..., V): the output layer of a model that shares it with this table."""
+        """x @ weight.T, (..., C) to (..., V): the output layer of a model that shares it with this table.
+
+        >>> import numpy as np
+        >>> Embedding(10, 4).project(np.ones((2, 4), np.float32)).shape
+        (2, 10)
+        """
         return ops.linear(x, self.weight)
 
     def extra_repr(self) -> str:
@@ -193,7 +204,16 @@ def _result_dtype(norm, x) -> str | None:
 
 
 class Dropout(Module):
-    """While training, zeroes each element with probability p and divides the others by 1 - p."""
+    """While training, zeroes each element with probability p and divides the others by 1 - p.
+
+    >>> import numpy as np
+    >>> from minilm.backend import Generator
+    >>> layer = Dropout(0.5, Generator(0))
+    >>> sorted(set(layer(np.ones(100, np.float32)).tolist()))
+    [0.0, 2.0]
+    >>> layer.eval()(np.ones(3, np.float32)).tolist()
+    [1.0, 1.0, 1.0]
+    """
 
     def __init__(self, p: float = 0.5, generator: Generator | None = None):
         if not 0 <= p <= 1:
@@ -206,50 +226,6 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-class ModuleList(Module):
-    """A list of modules; their names are their places: "0", "1", ..."""
-
-    def __init__(self, modules: Iterable[Module] = ()):
-        for module in modules:
-            self.append(module)
-
-    def append(self, module: Module) -> ModuleList:
-        """Adds a module at the end; returns the list. Raises TypeError for what is no module."""
-        if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds modules; got {type(module).__name__}")
-        setattr(self, str(len(self)), module)
-        return self
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
-
-    def __getitem__(self, index: int | slice):
-        chosen = list(self)[index]
-        return ModuleList(chosen) if isinstance(index, slice) else chosen
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, str(range(len(self))[index]), module)  # (a range knows negative and too large indices)
-
-
-class Sequential(ModuleList):
-    """Modules run one after the other, each on what the one before it returned."""
-
-    def __init__(self, *modules: Module):
-        super().__init__(modules)
-
-    def forward(self, x):
-        for module in self:
-            x = module(x)
-        return x
-
-    def __getitem__(self, index: int | slice):
-        chosen = list(self)[index]
-        return Sequential(*chosen) if isinstance(index, slice) else chosen
 
 
 class FeedForward(Module):

@@ -13,7 +13,11 @@ __all__ = ["Module", "Parameter", "eval_mode"]
 
 
 class Parameter(Tensor):
-    """A tensor that a module learns: it requires a gradient unless told otherwise."""
+    """A tensor that a module learns: it requires a gradient unless told otherwise.
+
+    >>> Parameter([1.0, 2.0])
+    tensor([1., 2.], requires_grad=True)
+    """
 
     __slots__ = ()
 
@@ -106,7 +110,13 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def register_buffer(self, name: str, array, persistent: bool = True) -> None:
-        """Sets `self.name` to a tensor that is not learnt, but moves and (if `persistent`) is saved with the module."""
+        """Sets `self.name` to a tensor that is not learnt, but moves and (if `persistent`) is saved with the module.
+
+        >>> module = Module()
+        >>> module.register_buffer("mean", [0.0, 0.0])
+        >>> module.mean, list(module.state_dict())
+        (tensor([0., 0.]), ['mean'])
+        """
         value = array if isinstance(array, Tensor) else Tensor(backend.as_array(array))
         setattr(self, name, value)
         vars(self).setdefault("_buffers", {})[name] = persistent
@@ -139,6 +149,13 @@ class Module:
 
         Everything is checked before anything is written: KeyError for missing or unexpected names (unless not
         `strict`), ValueError for shapes that differ, each listed by name.
+
+        >>> from minilm import nn
+        >>> one, other = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> other.load_state_dict(one.state_dict())
+        ([], [])
+        >>> other.load_state_dict({"weight": one.weight}, strict=False)
+        (['bias'], [])
         """
         if not isinstance(state, Mapping):
             read = "minilm.checkpoint.load_weights(path) reads a file's, model.state_dict() has a model's"
@@ -233,7 +250,16 @@ class Module:
         return self._add_hook("before", hook)
 
     def register_forward_hook(self, hook: Callable) -> Callable[[], None]:
-        """Calls `hook(module, args, output)` after forward; what it returns, if not None, replaces the output."""
+        """Calls `hook(module, args, output)` after forward; what it returns, if not None, replaces the output.
+
+        >>> from minilm import nn
+        >>> model, seen = nn.FeedForward(4), []
+        >>> remove = model.up_proj.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+        >>> y = model(minilm.tensor(np.ones((2, 4), np.float32)))
+        >>> remove()
+        >>> seen
+        [(2, 16)]
+        """
         return self._add_hook("after", hook)
 
     def _hooks(self, when: str) -> list[Callable]:

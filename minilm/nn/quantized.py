@@ -17,6 +17,11 @@ class QuantizedLinear(Module):
     """x @ weight.T + bias for a weight (out, in) in blocks: `blocks` is uint8 (out, bytes of a row).
 
     The formats are Q8_0, Q4_0 and Q4_1. Raises RuntimeError where x would need a gradient, which blocks do not give.
+
+    >>> weight = np.linspace(-1, 1, 4 * 32, dtype=np.float32).reshape(4, 32)
+    >>> layer = QuantizedLinear(kernels.quantize(weight, format="Q8_0"), "Q8_0")
+    >>> layer(np.ones((2, 32), np.float32)).shape, layer.blocks.data.nbytes, weight.nbytes
+    ((2, 4), 136, 512)
     """
 
     def __init__(self, blocks, format: str, bias=None):
@@ -37,7 +42,13 @@ class QuantizedLinear(Module):
 
 
 class QuantizedEmbedding(Module):
-    """A table (V, C) of rows in blocks, `blocks` uint8 (V, bytes of a row): rows become float32 when looked up."""
+    """A table (V, C) of rows in blocks, `blocks` uint8 (V, bytes of a row): rows become float32 when looked up.
+
+    >>> table = np.linspace(-1, 1, 4 * 32, dtype=np.float32).reshape(4, 32)
+    >>> layer = QuantizedEmbedding(kernels.quantize(table, format="Q8_0"), "Q8_0")
+    >>> layer(np.array([[3, 0]])).shape
+    (1, 2, 32)
+    """
 
     def __init__(self, blocks, format: str):
         self.format = format
@@ -62,6 +73,11 @@ def project_together(x, *layers) -> tuple:
 
     Decoding multiplies one row by many small matrices, where starting a product takes as long as half of it. At the
     first call the blocks of such layers are laid one after another in memory; each layer's own become a part of that.
+
+    >>> from minilm import nn
+    >>> q, k = project_together(np.ones((1, 8), np.float32), nn.Linear(8, 8), nn.Linear(8, 2))
+    >>> q.shape, k.shape
+    ((1, 8), (1, 2))
     """
     if not all(type(layer) is QuantizedLinear and "_forward_hooks" not in layer.__dict__ for layer in layers):
         return tuple(layer(x) for layer in layers)

@@ -17,6 +17,18 @@ class Layer(Module):
     """A layer of a transformer, whose `recompute` says which part of it is computed twice: see `set_recompute`.
 
     Its forward has to do the work through `part`, under the names "attention" and "block", as GPT2's does.
+
+    >>> from minilm import nn
+    >>> class Block(Layer):
+    ...     def __init__(self):
+    ...         self.mlp = nn.FeedForward(8)
+    ...     def forward(self, x):
+    ...         return self.part("block", lambda x: x + self.mlp(x), x)
+    >>> model = nn.Sequential(Block(), Block())
+    >>> set_recompute(model, "block")
+    >>> model(minilm.tensor(np.ones((2, 8), np.float32))).sum().backward()
+    >>> model[0].mlp.up_proj.weight.grad.shape
+    (32, 8)
     """
 
     recompute = "none"
@@ -36,6 +48,12 @@ def set_recompute(model: Module, what: str) -> None:
 
     A step then takes longer, by a third at most, and the tape keeps less: of a block its input alone. Results stay the
     same bits. ValueError for another word, or for a model whose layers can't.
+
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=2, n_head=2))
+    >>> set_recompute(model, "block")
+    >>> [layer.recompute for layer in model.transformer.h]
+    ['block', 'block']
     """
     if what not in RECOMPUTE:
         raise ValueError(f"recompute is {what!r}; expected one of {', '.join(RECOMPUTE)}")

@@ -15,7 +15,12 @@ __all__ = ["gelu", "relu", "sigmoid", "silu", "softplus", "swiglu"]
 
 @op
 def sigmoid(x: Array):
-    """1 / (1 + exp(-x))"""
+    """1 / (1 + exp(-x))
+
+    >>> import numpy as np
+    >>> sigmoid(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
+    [0.2689, 0.5, 0.7311]
+    """
     return by_kernel("sigmoid", x)
 
 
@@ -26,7 +31,15 @@ def _(g, y):
 
 @op
 def relu(x: Array):
-    """max(x, 0), with slope 0 at 0."""
+    """max(x, 0), with slope 0 at 0.
+
+    >>> import minilm
+    >>> x = minilm.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    >>> y = relu(x)
+    >>> y.sum().backward()
+    >>> y.tolist(), x.grad.tolist()
+    ([0.0, 0.0, 2.0], [0.0, 0.0, 1.0])
+    """
     return by_kernel("relu", x) if x.dtype.kind in "fV" else array_module(x).maximum(x, 0)
 
 
@@ -56,7 +69,12 @@ def _(g, x):
 
 @op(precision="float32")
 def softplus(x: Array):
-    """log(1 + exp(x)), without overflow."""
+    """log(1 + exp(x)), without overflow.
+
+    >>> import numpy as np
+    >>> softplus(np.array([-1000.0, 0.0, 1000.0])).round(4).tolist()
+    [0.0, 0.6931, 1000.0]
+    """
     xp = array_module(x)
     return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
 

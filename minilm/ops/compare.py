@@ -16,7 +16,12 @@ __all__ = [
 
 @op
 def equal(a: Array, b: Array):
-    """a == b"""
+    """a == b
+
+    >>> import minilm
+    >>> minilm.tensor([1.0, 2.0]) == 2
+    tensor([False,  True])
+    """
     return a == b
 
 
@@ -28,7 +33,12 @@ def not_equal(a: Array, b: Array):
 
 @op
 def less(a: Array, b: Array):
-    """a < b"""
+    """a < b
+
+    >>> import minilm
+    >>> minilm.tensor([1.0, 2.0]) < 2
+    tensor([ True, False])
+    """
     return a < b
 
 
@@ -52,7 +62,12 @@ def greater_equal(a: Array, b: Array):
 
 @op
 def logical_and(a: Array, b: Array):
-    """Whether both are true."""
+    """Whether both are true.
+
+    >>> import numpy as np
+    >>> logical_and(np.array([True, True]), np.array([True, False])).tolist()
+    [True, False]
+    """
     return array_module(a, b).logical_and(a, b)
 
 
@@ -64,7 +79,12 @@ def logical_or(a: Array, b: Array):
 
 @op
 def logical_not(x: Array):
-    """Whether it is false."""
+    """Whether it is false.
+
+    >>> import numpy as np
+    >>> logical_not(np.array([True, False])).tolist()
+    [False, True]
+    """
     return array_module(x).logical_not(x)
 
 
@@ -94,37 +114,67 @@ def invert(x: Array):
 
 @op
 def all(x: Array, axis=None, keepdims=False):
-    """Whether all elements are true."""
+    """Whether all elements are true.
+
+    >>> import numpy as np
+    >>> all(np.array([[True, False], [True, True]]), axis=1).tolist()
+    [False, True]
+    """
     return x.all(axis=axis, keepdims=keepdims)
 
 
 @op
 def any(x: Array, axis=None, keepdims=False):
-    """Whether one element is true."""
+    """Whether one element is true.
+
+    >>> import numpy as np
+    >>> any(np.array([[True, False], [False, False]]), axis=1).tolist()
+    [True, False]
+    """
     return x.any(axis=axis, keepdims=keepdims)
 
 
 @op
 def isnan(x: Array):
-    """Whether it is not a number."""
+    """Whether it is not a number.
+
+    >>> import numpy as np
+    >>> isnan(np.array([1.0, np.nan, np.inf])).tolist()
+    [False, True, False]
+    """
     return array_module(x).isnan(x)
 
 
 @op
 def isfinite(x: Array):
-    """Whether it is neither NaN nor infinite."""
+    """Whether it is neither NaN nor infinite.
+
+    >>> import numpy as np
+    >>> isfinite(np.array([1.0, np.nan, np.inf])).tolist()
+    [True, False, False]
+    """
     return array_module(x).isfinite(x)
 
 
 @op
 def argmax(x: Array, axis=None, keepdims=False):
-    """The place of the first largest element."""
+    """The place of the first largest element.
+
+    >>> import numpy as np
+    >>> argmax(np.array([[1.0, 5.0, 5.0], [3.0, 2.0, 1.0]]), axis=1).tolist()
+    [1, 0]
+    """
     return array_module(x).argmax(x, axis=axis, keepdims=keepdims)
 
 
 @op
 def argmin(x: Array, axis=None, keepdims=False):
-    """The place of the first smallest element."""
+    """The place of the first smallest element.
+
+    >>> import numpy as np
+    >>> argmin(np.array([[1.0, 5.0, 5.0], [3.0, 2.0, 1.0]]), axis=1).tolist()
+    [0, 2]
+    """
     return array_module(x).argmin(x, axis=axis, keepdims=keepdims)
 
 

@@ -64,7 +64,14 @@ def _(g, x_shape, index):
 
 
 def getitem(x, index):
-    """x[index]: slices, numbers, integer arrays and boolean masks, as in NumPy."""
+    """x[index]: slices, numbers, integer arrays and boolean masks, as in NumPy.
+
+    >>> import minilm
+    >>> x = minilm.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> x[[0, 0, 1], 1].sum().backward()  # what is picked twice has twice the gradient
+    >>> x.grad.tolist()
+    [[0.0, 2.0], [0.0, 1.0]]
+    """
     index = _raw(index)
     if _is_basic(index):
         return _slice(x, index)
@@ -269,7 +276,12 @@ def _(g, k):
 
 @op
 def triu(x: Array, k=0):
-    """x with zeros below the k-th diagonal of its last two axes."""
+    """x with zeros below the k-th diagonal of its last two axes.
+
+    >>> import numpy as np
+    >>> triu(np.ones((3, 3)), k=1).tolist()
+    [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
     return array_module(x).triu(x, k)
 
 

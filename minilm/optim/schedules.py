@@ -52,7 +52,11 @@ class Schedule:
 
 
 class Constant(Schedule):
-    """1 at every step."""
+    """1 at every step.
+
+    >>> Constant()(1000)
+    1.0
+    """
 
     def factor(self, step: int) -> float:
         return 1.0

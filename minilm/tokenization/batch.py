@@ -21,6 +21,10 @@ class BatchEncoding(dict):
     | token_type_ids      | (B, T)    | 0 for the first text of a pair, 1 for the second             |
     | special_tokens_mask | (B, T)    | 1 for what was put around the texts, and for padding         |
     | offset_mapping      | (B, T, 2) | where each token begins and ends, in characters of its text  |
+
+    >>> batch = BatchEncoding(input_ids=np.array([[5, 6, 0]]), attention_mask=np.array([[1, 1, 0]]))
+    >>> batch.input_ids.shape, list({**batch})
+    ((1, 3), ['input_ids', 'attention_mask'])
     """
 
     def __getattr__(self, name: str):

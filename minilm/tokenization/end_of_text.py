@@ -25,7 +25,13 @@ def find_eos(library, folder: Path) -> str | None:
 
 
 def end_tokens(config, tokenizer) -> list[int]:
-    """The ids at which a text ends: those of a model's config, and the tokenizer's own where that is another."""
+    """The ids at which a text ends: those of a model's config, and the tokenizer's own where that is another.
+
+    >>> from minilm.models import GPT2Config
+    >>> from minilm.tokenization import Tokenizer
+    >>> end_tokens(GPT2Config(eos_token_id=[3, 5]), Tokenizer.byte(["<|end|>"]))
+    [3, 5, 256]
+    """
     given = getattr(config, "eos_token_id", None)
     ends = {given} if isinstance(given, int) else set(given or ())
     return sorted(ends | ({tokenizer.eos_token_id} - {None}))

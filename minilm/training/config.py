@@ -52,7 +52,15 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training loop."""
+    """The training loop.
+
+    >>> TrainConfig(steps=100, batch_size=8).context
+    256
+    >>> TrainConfig(steps=0)
+    Traceback (most recent call last):
+    ...
+    minilm.training.config.ConfigError: train.steps is 0; expected at least 1
+    """
 
     steps: int = 1000  # optimiser steps
     batch_size: int = 16  # sequences in a batch
@@ -87,7 +95,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole training run."""
+    """A whole training run.
+
+    >>> Config(tokenizer="char", model=ModelConfig(n_layer=2), train=TrainConfig(steps=500)).check().model.n_embd
+    256
+    >>> Config(device="gpu").check()
+    Traceback (most recent call last):
+    ...
+    minilm.training.config.ConfigError: device is 'gpu'; expected auto, cpu or cuda
+    """
 
     preset: str = "default"  # the preset whose settings the run starts from
     data: tuple[str, ...] = ()  # text files or folders, or one prepared folder; empty: the Python standard library

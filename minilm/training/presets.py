@@ -90,5 +90,9 @@ def preset(name: str) -> Config:
 
 
 def needs_data(name: str) -> bool:
-    """Whether a preset is for a text that has to be named; the others make do with the standard library's source."""
+    """Whether a preset is for a text that has to be named; the others make do with the standard library's source.
+
+    >>> needs_data("shakespeare-char"), needs_data("default")
+    (True, False)
+    """
     return name.startswith("shakespeare")

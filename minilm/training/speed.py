@@ -41,6 +41,11 @@ def flops_per_token(model, context: int) -> float:
     N counts the weights that take part in matrix products (all but position embeddings, with the output layer counted
     also where it is tied), L layers of width C look at T = `context` positions. (Chowdhery et al. 2022,
     arXiv:2204.02311, appendix B; the causal half is counted whole, as is usual.)
+
+    >>> from minilm.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=2, n_head=2))
+    >>> flops_per_token(model, context=32)
+    57984
     """
     config = model.config
     multiplied = model.n_parameters - config.n_positions * config.n_embd
