@@ -109,10 +109,7 @@ class GenerationConfig(SamplingOptions, BeamOptions):
     output_hidden_states: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_beams",
-            "max_new_tokens",
-        ):  # which a dict without a name becomes
+        for name in ("num_beams", "max_new_tokens"):  # which a dict without a name becomes
             if isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} is a dict; if it holds options, give them by name: **options")
         SamplingOptions.__post_init__(self)
