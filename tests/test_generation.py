@@ -8,12 +8,12 @@ import pytest
 import minilm
 from minilm import backend
 from minilm.generation import SamplingOptions, generate
+from minilm.generation.nucleus import top_p_filter
 from minilm.generation.processors import (
     log_probabilities,
     min_p_filter,
     penalize_repetition,
     top_k_filter,
-    top_p_filter,
 )
 from minilm.generation.sampling import sample
 from minilm.models import GPT2, GPT2Config

@@ -7,7 +7,7 @@ from minilm.backend import Generator
 from minilm.generation import SamplingOptions
 from minilm.generation.batching import ContinuousBatch, Request
 from minilm.generation.penalties import add_bias, penalize_counts
-from minilm.generation.sampling import log_probabilities
+from minilm.generation.processors import log_probabilities
 from minilm.models import GPT2, GPT2Config, Llama, LlamaConfig, Mistral, MistralConfig
 
 VOCAB, ENDS = 97, range(3, 9)

@@ -26,8 +26,8 @@ def argsort(x, axis: int = -1):
 
 def first_places(x, k: int, axis: int = -1):
     """The places of the `k` smallest along `axis`, the smallest first; of equal elements those that come first."""
-    if array_module(x) is not np or not _has_keys(x.dtype) or not 0 < k < x.shape[axis]:
-        xp = array_module(x)
+    xp = array_module(x)
+    if xp is not np or not 0 < k < x.shape[axis]:
         order = xp.moveaxis(argsort(x, axis), axis, 0)[:k]
         return xp.ascontiguousarray(xp.moveaxis(order, 0, axis))
     x = np.moveaxis(x.astype("float32") if x.dtype.kind == "V" else x, axis, -1)
@@ -37,8 +37,10 @@ def first_places(x, k: int, axis: int = -1):
         places = hits.reshape(*x.shape[:-1], k) % x.shape[-1]
         order = argsort(np.take_along_axis(x, places, -1))
         places = np.take_along_axis(places, order, -1)
-    else:
+    elif _has_keys(x.dtype):
         places = np.sort(np.partition(_keys(x), k - 1, axis=-1)[..., :k], axis=-1) & _PLACE
+    else:
+        places = np.argsort(x, axis=-1, kind="stable")[..., :k]
     return np.moveaxis(places, -1, axis)
 
 

@@ -17,7 +17,8 @@ from minilm import backend
 from minilm.autograd import no_grad
 
 from .penalties import add_bias, penalize_counts
-from .sampling import SamplingOptions, log_probabilities, require
+from .processors import log_probabilities, require
+from .sampling import SamplingOptions
 
 __all__ = ["ContinuousBatch", "Listener", "Request", "Token"]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from minilm_kernels.ordering import argsort
 
 __all__ = [
     "LogitsProcessors", "ban_ngrams", "ban_until", "ban_words", "divide", "force", "log_probabilities", "min_p_filter",
-    "penalize_repetition", "require", "top_k_filter", "top_p_filter", "typical_p_filter",
+    "penalize_repetition", "require", "top_k_filter",
 ]  # fmt: skip
 
 Rows = Sequence[np.ndarray]
@@ -149,35 +148,6 @@ def top_k_filter(rows: Rows, scores: np.ndarray, k: int) -> np.ndarray:
     return np.where(scores < kth, -np.inf, scores)
 
 
-def top_p_filter(rows: Rows, scores: np.ndarray, p: float) -> np.ndarray:
-    """-inf for all but the fewest most likely tokens that together have probability p (Holtzman et al. 2019).
-
-    https://arxiv.org/abs/1904.09751. A token goes if it and all less likely ones have 1 - p or less between them.
-    """
-    order = argsort(scores)  # the least likely first, so that the small sums are exact
-    up_to = np.cumsum(np.exp(np.take_along_axis(log_probabilities(scores), order, axis=-1)), axis=-1)
-    drop = np.zeros(scores.shape, bool)
-    np.put_along_axis(drop, order[..., :-1], up_to[..., :-1] <= 1 - p, axis=-1)  # the likeliest always stays
-    return np.where(drop, -np.inf, scores)
-
-
 def min_p_filter(rows: Rows, scores: np.ndarray, p: float) -> np.ndarray:
     """-inf for tokens less than p times as likely as the likeliest (Nguyen et al. 2024, https://arxiv.org/abs/2407.01082)."""
     return np.where(scores < scores.max(axis=-1, keepdims=True) + np.log(p), -np.inf, scores)
-
-
-def typical_p_filter(rows: Rows, scores: np.ndarray, p: float) -> np.ndarray:
-    """-inf for all but the fewest most typical tokens that together have probability p (Meister et al. 2022).
-
-    https://arxiv.org/abs/2202.00666. Typical is what surprises as much as is to be expected: the tokens are taken in
-    the order of |-log probability - entropy|, and those as typical as the last one stay as well.
-    """
-    logp = log_probabilities(scores)
-    probability = np.exp(logp)
-    entropy = -(np.where(probability > 0, logp, 0) * probability).sum(axis=-1, keepdims=True)
-    oddness = np.abs(-logp - entropy)
-    order = argsort(oddness)
-    up_to = np.cumsum(np.take_along_axis(probability, order, axis=-1), axis=-1)
-    last = np.minimum((up_to < p).sum(axis=-1, keepdims=True), scores.shape[-1] - 1)
-    bound = np.take_along_axis(oddness, np.take_along_axis(order, last, axis=-1), axis=-1)
-    return np.where(oddness > bound, -np.inf, scores)

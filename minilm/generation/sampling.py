@@ -10,18 +10,16 @@ import numpy as np
 
 from minilm import backend
 
+from .nucleus import top_p_filter, typical_p_filter
 from .processors import (
     Processor,
     ban_ngrams,
     ban_words,
     divide,
-    log_probabilities,
     min_p_filter,
     penalize_repetition,
     require,
     top_k_filter,
-    top_p_filter,
-    typical_p_filter,
 )
 
 __all__ = ["SamplingOptions", "Streams", "sample"]
@@ -123,8 +121,13 @@ def sample(scores: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
 
     Raises ValueError for a row of which nothing is left.
     """
-    if np.isneginf(scores.max(axis=-1)).any():
-        raise ValueError("no token can come next: the options leave none, each has a score of -inf")
-    cumulative = np.cumsum(np.exp(log_probabilities(scores)), axis=-1)
-    cumulative /= cumulative[:, -1:]  # so that it reaches 1 at the last token that was not filtered out
-    return (cumulative > uniforms[:, None]).argmax(axis=-1)
+    chosen = np.empty(len(scores), np.int64)
+    for i, (row, uniform) in enumerate(zip(scores, uniforms)):
+        highest = row.max()
+        if highest == -np.inf:
+            raise ValueError("no token can come next: the options leave none, each has a score of -inf")
+        left = np.flatnonzero(row > -np.inf)  # few of many, after a filter
+        cumulative = np.cumsum(np.exp(np.subtract(row[left], highest, dtype=np.float64)))
+        cumulative /= cumulative[-1]  # so that it reaches 1 at the last of them
+        chosen[i] = left[np.searchsorted(cumulative, uniform, side="right")]
+    return chosen
