@@ -39,8 +39,9 @@ def _of_each_row(scores: np.ndarray, choose: Callable[[np.ndarray], np.ndarray])
     """The scores (..., V) of the tokens that `choose` names or marks in each row; -inf for the others."""
     filtered = np.full_like(scores, -np.inf)
     for row, left in zip(scores.reshape(-1, scores.shape[-1]), filtered.reshape(-1, scores.shape[-1])):
-        if row.max() > -np.inf:
-            kept = choose(row)
+        there = np.flatnonzero(row > -np.inf)  # few of many, after another filter
+        if there.size:
+            kept = there[choose(row[there])]
             left[kept] = row[kept]
     return filtered
 
