@@ -101,7 +101,7 @@ def test_your_own_function_sees_all_tokens_and_comes_before_the_temperature(tiny
     assert out[:, 6:].tolist() == [[40, 41, 42, 40]] * 2
     assert [seen.shape[1] for seen, _ in calls] == [6, 7, 8, 9]
     np.testing.assert_array_equal(calls[1][0], out[:, :7])
-    with pytest.raises(ValueError, match=r"first_row has to return scores \(1, 61\); got float64 of shape \(61,\)"):
+    with pytest.raises(ValueError, match=r"first_row has to return scores \(1, 61\); got float32 of shape \(61,\)"):
         generate(model, ids[:1], 2, logits_processor=[_first_row_only(prefer)])
     with pytest.raises(ValueError, match="put this one into a list"):
         generate(model, ids, 2, logits_processor=prefer)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from minilm_kernels.checks import wide
 
 from minilm import backend
 from minilm.autograd import no_grad
@@ -187,9 +188,10 @@ class ContinuousBatch:
             self._take(range(n), self._logits(tokens, self.cache.rows(0, n)))
 
     def _logits(self, ids: np.ndarray, cache) -> np.ndarray:
-        """Logits (B, V), in float64, for the token after `ids` (B, T)."""
+        """Logits (B, V), in float32 or float64, for the token after `ids` (B, T)."""
         out = self.model(ids, cache=cache, logits_to_keep=1)
-        return backend.to_numpy(out.logits.data)[:, -1].astype(np.float64)
+        logits = backend.to_numpy(out.logits.data)[:, -1]
+        return logits.astype(wide(logits))
 
     def _take(self, rows: range, logits: np.ndarray) -> None:
         """Has the answers in these rows choose their next tokens; those at their end leave.

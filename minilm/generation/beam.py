@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from minilm_kernels import log_softmax
 from minilm_kernels.ordering import first_places
 
 from .decoder import Decoder
 from .options import BeamOptions, GenerationConfig
 from .output import Record
-from .processors import LogitsProcessors, log_probabilities
+from .processors import LogitsProcessors
 
 __all__ = ["beam_search"]
 
@@ -74,19 +75,18 @@ def beam_search(
             logits, ids, mask = logits[repeated], ids[repeated], None if mask is None else mask[repeated]
             if record is not None:
                 record.repeat(repeated)
-        scores = process(ids, log_probabilities(logits), mask)
+        scores = process(ids, log_softmax(logits), mask)
         if record is not None:
             record.step(logits=logits, scores=scores)
-        scores = scores.reshape(rows, n, -1) + totals[:, :, None]
         # Of all continuations the best: so many that n of them go on, even if each of the others is at an end.
-        totals, chosen = _best(scores.reshape(rows, -1), max(2, 1 + len(config.eos_token_id)) * n)
-        beams, tokens = np.divmod(chosen, logits.shape[-1])
+        count = max(2, 1 + len(config.eos_token_id)) * n
+        totals, beams, tokens = _continued(scores.reshape(rows, n, -1), totals, count)
         sources = beams + np.arange(rows)[:, None] * n
         longer = np.concatenate([ids[sources], tokens[:, :, None]], axis=2)  # (B, candidates, T + 1)
         ways = np.concatenate([paths[sources], sources[:, :, None]], axis=2)
-        at_end = np.ones(chosen.shape, bool)
+        at_end = np.ones(tokens.shape, bool)
         if length < max_new_tokens:
-            at_end = ended(longer.reshape(-1, longer.shape[2])).reshape(chosen.shape)
+            at_end = ended(longer.reshape(-1, longer.shape[2])).reshape(tokens.shape)
         for row, found in enumerate(finished):
             for place in np.flatnonzero(at_end[row, :n]):
                 if not found.done:
@@ -113,7 +113,19 @@ def _filled(arrays: tuple[np.ndarray, ...], filler: int) -> np.ndarray:
     return out
 
 
+def _continued(scores: np.ndarray, totals: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k best continuations of each row's beams: their totals, the best first, and each one's beam and token.
+
+    scores (B, n, V) are those of the next tokens, totals (B, n), float64, those of the beams so far.
+    """
+    scores, tokens = _best(scores, k)  # of each beam
+    each = scores.shape[2]
+    totals, chosen = _best((scores + totals[:, :, None]).reshape(len(totals), -1), k)
+    beams, places = np.divmod(chosen, each)
+    return totals, beams, tokens[np.arange(len(totals))[:, None], beams, places]
+
+
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest of each row of scores (B, N), the largest first, and their places."""
-    places = first_places(-scores, min(k, scores.shape[1]))
-    return np.take_along_axis(scores, places, axis=1), places
+    """The k largest of each row of scores (..., N), the largest first, and their places."""
+    places = first_places(-scores, min(k, scores.shape[-1]))
+    return np.take_along_axis(scores, places, axis=-1), places

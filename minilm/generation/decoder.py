@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from minilm_kernels.checks import wide
 
 from minilm import backend
 from minilm.autograd import Tensor
@@ -52,11 +53,11 @@ class Decoder:
                 record.encoder(out)
 
     def next_logits(self, ids: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """Logits (B, V), in float64, for the token after `ids` (B, T), where `mask` (B, T) is 0 for padding."""
+        """Logits (B, V), float32 or float64, for the token after `ids` (B, T), where `mask` (B, T) is 0 for padding."""
         return self.last_logits(ids, mask, 1)[:, 0]
 
     def last_logits(self, ids: np.ndarray, mask: np.ndarray | None, n: int) -> np.ndarray:
-        """Logits (B, n, V), in float64, for the tokens after each of the last n, which are new.
+        """Logits (B, n, V), in float32 or float64, for the tokens after each of the last n, which are new.
 
         Raises FloatingPointError for logits with NaN, from which nothing can be chosen.
         """
@@ -89,7 +90,8 @@ class Decoder:
                 self.record.model(out)
             logits = out.logits.data
         self.vocabulary = logits.shape[2]
-        logits = backend.to_numpy(logits)[:, -n:].astype(np.float64)
+        logits = backend.to_numpy(logits)[:, -n:]
+        logits = logits.astype(wide(logits))
         if np.isnan(logits).any():
             raise FloatingPointError("the model's logits have NaN: its weights or its training have come to grief")
         return logits
