@@ -92,6 +92,16 @@ def test_what_grad_returns_can_be_written_to():
         first.fill_(7)
         assert second.tolist() != first.tolist()
     assert seed.tolist() == [1, 1]
+    first, again = minilm.grad((a * b).sum(), [a, a])
+    first.fill_(7)
+    assert again.tolist() == [3, 4]
+
+
+def test_a_gradient_that_somebody_put_there_is_a_tensor():
+    x = leaf([1.0, 2.0])
+    x.grad = np.ones(2)
+    with pytest.raises(TypeError, match=r"\.grad of a leaf is a ndarray; expected a Tensor"):
+        (x * 2).sum().backward()
 
 
 def test_gradients_have_their_inputs_shape_dtype_and_layout():

@@ -293,6 +293,8 @@ def _(g):
 
 
 def _accumulate_into_leaf(leaf: Tensor, total, create: bool) -> None:
+    if leaf.grad is not None and not isinstance(leaf.grad, Tensor):
+        raise TypeError(f"the .grad of a leaf is a {type(leaf.grad).__name__}; expected a Tensor, or None: wrap it")
     if create:
         with enable_grad():
             leaf.grad = _copy(total) if leaf.grad is None else leaf.grad + total

@@ -29,8 +29,9 @@ class Sum:
             self.array, self.owned = as_array(self.array + array), True
 
     def own(self):
-        """The array, contiguous and nobody else's: a gradient that is handed out may be written to."""
-        return self.array if self.owned and self.array.flags.c_contiguous else self.array.copy()
+        """The array, contiguous and nobody else's: a gradient that is handed out, once or twice, may be written to."""
+        owned, self.owned = self.owned, False
+        return self.array if owned and self.array.flags.c_contiguous else self.array.copy()
 
 
 def contribute(sums: dict, key, gradient, owned: bool, create: bool) -> None:
