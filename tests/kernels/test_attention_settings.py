@@ -152,6 +152,27 @@ def test_a_window_sees_what_it_says():
 
 
 @pytest.mark.parametrize("implementation", FUSED)
+@pytest.mark.parametrize("layout", ["transposed", "strided", "reversed", "torn"])
+def test_settings_may_lie_in_memory_as_they_like(implementation, layout, laid_out):
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((2, 4, length, 8), dtype=np.float32) for length in (3, 20, 20))
+    bias, slopes = (random.standard_normal(shape, dtype=np.float32) for shape in ((2, 1, 3, 20), (2, 4)))
+
+    def lying(array):
+        if layout != "torn":
+            return laid_out(array, layout)
+        fields = np.zeros(array.shape, [("byte", np.uint8), ("number", array.dtype)])
+        fields["number"] = array
+        return fields["number"]
+
+    for name, array in (("bias", bias), ("alibi_slopes", slopes), ("key_lengths", np.array([7, 20]))):
+        expected = attention(q, k, v, implementation=implementation, **{name: array})
+        found = attention(q, k, v, implementation=implementation, **{name: lying(array)})
+        for one, other in zip(found, expected):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", FUSED)
 def test_settings_give_the_same_bits_on_any_number_of_threads(implementation, same_bits):
     random = np.random.default_rng(3)
     g, q, k, v = _arrays(random, 2, 6, 2, 130, 200, 32)

@@ -17,7 +17,7 @@ from ..jit import jit
 from ..launch import address_of
 from ..vector_math import tanh
 from .contract import TABLE
-from .tables import GRADIENT_TYPES, MODIFY_TYPES, floats_at, ints_at, strided
+from .tables import GRADIENT_TYPES, MODIFY_TYPES, floats_at, forwards, ints_at, strided
 from .tiles import LN_2, LOG2_E, ONE
 
 __all__ = ["standard_modifier"]
@@ -41,10 +41,12 @@ def standard_modifier(shape, position, soft_cap, bias, alibi_slopes, d_bias=None
     cap = np.array([soft_cap or 0.0], np.float32)
     table[_CAP] = cap.ctypes.data if soft_cap else 0
     if bias is not None:
+        bias = forwards(bias)
         table[_BIAS : _BIAS + 5] = strided(bias, shape)
     if d_bias is not None:
         table[_D_BIAS : _D_BIAS + 5] = strided(d_bias, shape)
     if alibi_slopes is not None:
+        alibi_slopes = forwards(alibi_slopes)
         table[_SLOPES : _SLOPES + 3] = strided(alibi_slopes, (B, H))
         table[_POSITIONS : _POSITIONS + 3] = strided(position, (B, T))
     return _addresses(), table, (cap, bias, d_bias, alibi_slopes, position)

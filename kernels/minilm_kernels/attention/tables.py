@@ -8,12 +8,17 @@ from numba import carray, types
 from ..array_table import pointer
 from ..jit import jit
 
-__all__ = ["GRADIENT_TYPES", "MODIFY_TYPES", "floats_at", "ints_at", "strided", "uncounted"]
+__all__ = ["GRADIENT_TYPES", "MODIFY_TYPES", "floats_at", "forwards", "ints_at", "strided", "uncounted"]
 
 _SCRATCH, _TABLE = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 # modify(scratch, offset, width, b, h, t, j, masked, table); modify_gradient(scratch, score, gradient, width, ...)
 MODIFY_TYPES = (_SCRATCH, *[types.int64] * 6, types.boolean, _TABLE)
 GRADIENT_TYPES = (_SCRATCH, *[types.int64] * 7, _TABLE)
+
+
+def forwards(array: np.ndarray) -> np.ndarray:
+    """`array`, or a copy where an axis runs backwards or between elements: a table's rows are read ahead, in wholes."""
+    return array if array.flags.aligned and min(array.strides, default=0) >= 0 else np.ascontiguousarray(array)
 
 
 def strided(array: np.ndarray, shape: tuple[int, ...]) -> list[int]:

@@ -93,7 +93,8 @@ def laid_out(value, layout: str, xp=np):
         wide[..., ::2] = value
         return wide[..., ::2]
     if layout == "reversed":
-        return xp.ascontiguousarray(value[::-1])[::-1]
+        backwards = (slice(None, None, -1),) * value.ndim
+        return xp.ascontiguousarray(value[backwards])[backwards]
     if layout == "readonly" and xp is np:  # CuPy has no such thing
         value = value.copy()
         value.flags.writeable = False
