@@ -162,6 +162,12 @@ def test_a_placed_gradient_does_not_write_into_a_shared_array():
 # What is refused.
 
 
+def test_complex_numbers_do_not_lose_a_gradient_in_silence():
+    with pytest.raises(TypeError, match="multiply made complex numbers, which have no gradient here: complex64"):
+        leaf([1.0], "float32") * 1j
+    assert (minilm.tensor([1.0]) * 1j).tolist() == [1j]
+
+
 def test_an_operation_without_a_rule():
     @op
     def rounded(x: Array):

@@ -59,7 +59,8 @@ def matmul(a, b, *, align_rows: bool = False):
     """a @ b over the last two axes, the others broadcast: (..., M, K) times (..., K, N) is (..., M, N).
 
     Both are arrays of one library with two axes or more, or with one, which counts as a row (left) or a column (right).
-    float16 and bfloat16 are summed up in float32 and rounded once, to their own dtype. On a GPU transposed and strided
+    float16 and bfloat16 are summed up in float32 and rounded once, to their own dtype; integers beside floats are
+    converted to the floats' dtype, and no product of theirs is float64. On a GPU transposed and strided
     operands are not copied where cuBLAS can read them in place. With `align_rows` each row of a matrix made there
     begins at a multiple of 16 bytes, with a gap before the next one if need be: products that the result is a factor of
     take half the time then, for vocabularies of 50,257 and the like. ValueError for shapes that don't fit.
@@ -67,18 +68,25 @@ def matmul(a, b, *, align_rows: bool = False):
     >>> matmul(np.ones((2, 1, 3, 4)), np.ones((5, 4, 6))).shape
     (2, 5, 3, 6)
     """
+    if a.dtype != b.dtype:
+        a, b = _alike(a, b)
     if array_module(a) is np:
-        if a.dtype == b.dtype and checks.is_half(a.dtype):  # which BLAS doesn't know
+        if checks.is_half(a.dtype):  # which BLAS doesn't know
             return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
         return a @ b
     if a.ndim == 1 or b.ndim == 1:
         y = matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
         y = y[..., 0] if b.ndim == 1 else y
         return y[..., 0] if a.ndim == b.ndim == 1 else y[..., 0, :] if a.ndim == 1 else y
-    if a.dtype != b.dtype:
-        common = np.promote_types(a.dtype, b.dtype)
-        a, b = a.astype(common, copy=False), b.astype(common, copy=False)
     return _by_cublas(a, b, align_rows) if a.dtype.char in _CUDA_TYPES else a @ b
+
+
+def _alike(a, b):
+    """Both in the dtype that holds both, or beside integers in that of the floats."""
+    integers = [x.dtype.kind in "iub" for x in (a, b)]
+    same_kind = integers[0] == integers[1]
+    common = np.promote_types(a.dtype, b.dtype) if same_kind else (b if integers[0] else a).dtype
+    return a.astype(common, copy=False), b.astype(common, copy=False)
 
 
 def matmul_into(out, a, b, *, add: bool = False) -> None:

@@ -219,6 +219,8 @@ class Operation:
             node.outputs.append((part.shape, dtype))
             if dtype.kind == "f" or dtype.name == "bfloat16":
                 tensor.requires_grad, tensor._node, tensor._slot = True, node, slot
+            elif dtype.kind == "c":
+                raise TypeError(f"{self.name} made complex numbers, which have no gradient here: {dtype}")
             if self.view and isinstance(inputs[0], Tensor):
                 tensor._version = inputs[0]._version
             tensors.append(tensor)

@@ -200,7 +200,8 @@ def scatter_add(x, indices, values, axis: int = -1):
     >>> scatter_add(np.zeros(3), np.array([1, 1]), np.array([2.0, 3.0]), axis=0).tolist()
     [0.0, 5.0, 0.0]
     """
-    values = values if hasattr(values, "shape") else array_module(_raw(x)).asarray(values, x.dtype)
+    if not hasattr(values, "shape"):  # numbers do not widen floats, and are not cut off to integers
+        values = array_module(_raw(x)).asarray(values, x.dtype if x.dtype.kind in "fV" else None)
     flat = _along("scatter_add", indices, axis, tuple(x.shape))
     return x + place(values, flat, (x.size,)).reshape(x.shape)
 

@@ -65,6 +65,18 @@ def test_products_of_all_layouts(device, rng, left, dtype):
         np.testing.assert_allclose(y, inputs[0] @ inputs[1], rtol=4 * ml_dtypes.finfo(dtype).eps, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+@pytest.mark.parametrize("integers", [np.int64, np.int8, np.bool_])
+def test_integers_beside_floats_make_no_float64(device, rng, dtype, integers):
+    a, b = rng.integers(0, 2, (3, 4)).astype(integers), rng.standard_normal((4, 5)).astype(dtype)
+    for one, other in ((a, b), (b.T, a.T)):
+        y = backend.to_numpy(matmul(backend.to_device(one, device), backend.to_device(other, device)))
+        assert y.dtype == dtype
+        exact = one.astype(np.float64) @ other.astype(np.float64)
+        np.testing.assert_allclose(y.astype(np.float64), exact, rtol=4 * ml_dtypes.finfo(dtype).eps, atol=1e-5)
+    assert matmul(a.astype(np.int32), b.astype(np.int64)).dtype == np.int64
+
+
 def _calls(cupy, left, right, dtype=np.float16):
     """What cuBLAS was asked for, (compute type, number of products) each, and how many arrays were made for it."""
     fake_cupy.cublas.calls.clear()

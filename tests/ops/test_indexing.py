@@ -173,6 +173,12 @@ def test_topk_and_sort_of_integers_and_ties(device):
     assert all(isinstance(part, np.ndarray) for part in raw)
 
 
+def test_numbers_that_are_added_neither_widen_floats_nor_are_cut_off():
+    assert ops.scatter_add(np.ones(2, np.float32), [0], [0.5], 0).dtype == np.float32
+    assert ops.scatter_add(np.ones(2, int), [0], [0.5], 0).tolist() == [1.5, 1]
+    assert ops.scatter_add(np.ones(2, np.int64), [0], 2, 0).dtype == np.int64
+
+
 @pytest.mark.parametrize("index", [(np.array([0, 3]), np.array([1, 0])), (np.array([0]), np.array([-3]))])
 def test_values_are_placed_where_there_is_a_place(index):
     with pytest.raises(IndexError, match=r"index (3|-3) is out of bounds for axis [01] with size [32]"):
