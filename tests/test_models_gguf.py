@@ -144,6 +144,13 @@ def test_scaled_rotary_embeddings(tmp_path):
     ids = tokens(1, 20)
     np.testing.assert_array_equal(load(tmp_path / "a.gguf")(ids).logits.data, model(ids).logits.data)
 
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4.0}
+    model = tiny(rope_parameters={**yarn, "beta_slow": 0.5})
+    told = {"type": gguf.RopeScalingType.YARN, "factor": 4.0, "orig_ctx_len": 16}
+    told |= {"yarn_beta_fast": 4.0, "yarn_beta_slow": 0.5, "yarn_attn_factor": 1.0}
+    write(model, tmp_path / "y.gguf", **{f"rope_scaling_{name}": value for name, value in told.items()})
+    np.testing.assert_array_equal(load(tmp_path / "y.gguf")(ids).logits.data, model(ids).logits.data)
+
     model = tiny(rope_parameters=LLAMA3)
     plain, _ = rope_frequencies({"rope_type": "default", "rope_theta": 500000.0}, 16, 1, 1)
     divisors = (plain / rope_frequencies(LLAMA3, 16, 1, 1)[0]).astype(np.float32)
@@ -193,6 +200,23 @@ def test_transformers_reads_the_same_from_the_same_file(torch, tmp_path):
     with torch.no_grad():
         expected = peer(torch.from_numpy(ids)).logits.numpy()
     np.testing.assert_allclose(load(tmp_path / "a.gguf", weights="fp32")(ids).logits.data, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"attention_scale": 0.5}, "llama.attention.scale = 0.5; only 0 is supported"),
+        ({"clamp_kqv": 8.0}, "llama.attention.clamp_kqv = 8.0"),
+        ({"rope_scaling_attn_factors": 0.5}, "llama.rope.scaling.attn_factor = 0.5; only 1"),
+        ({"rope_scaling_yarn_log_mul": 0.25}, "llama.rope.scaling.yarn_log_multiplier = 0.25"),
+        ({"key_length": 8}, "llama.rope.dimension_count = 16; only 8 is supported"),
+    ],
+)
+def test_what_llama_cpp_does_and_this_does_not_is_refused(metadata, message, tmp_path):
+    write(tiny(), tmp_path / "a.gguf", **metadata)
+    with pytest.raises(ValueError) as raised:
+        load(tmp_path / "a.gguf")
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(

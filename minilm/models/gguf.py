@@ -26,6 +26,12 @@ _PARTS = {
     "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
 }  # fmt: skip
+# What changes the numbers in llama.cpp and not here, and the values at which it changes nothing.
+_REFUSED = {
+    "rope.scale_linear": 1, "rope.scaling.alpha": 0, "rope.scaling.attn_factor": 1, "rope.scaling.yarn_ext_factor": 1,
+    "rope.scaling.yarn_attn_factor": 1, "rope.scaling.yarn_log_multiplier": 0, "attention.scale": 0,
+    "attention.clamp_kqv": 0, "attention.max_alibi_bias": 0,
+}  # fmt: skip
 _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
@@ -97,6 +103,9 @@ def _config(kind: str, metadata: dict, tensors: dict, path) -> LlamaConfig:
     }
     bias = {"attention_bias": "blk.0.attn_q.bias" in tensors}
     config = _FAMILIES[kind][1].from_dict({**sizes, **bias, "rope_parameters": _rope(value, path)})
+    for key, neutral in {**_REFUSED, "rope.dimension_count": config.head_dim}.items():
+        if (found := value(key, None)) not in (None, neutral):
+            raise ValueError(f"{path} has {kind}.{key} = {found!r}; only {neutral} is supported")
     if "rope_freqs.weight" in tensors:
         config.rope_parameters = _llama3(config, _numbers(tensors["rope_freqs.weight"]), path)
     return config
@@ -112,6 +121,7 @@ def _rope(value, path) -> dict:
     rope |= {"rope_type": kind, "factor": value("rope.scaling.factor")}
     if kind == "yarn":
         rope["original_max_position_embeddings"] = value("rope.scaling.original_context_length")
+        rope |= {name: value(f"rope.scaling.yarn_{name}", None) for name in ("beta_fast", "beta_slow")}
     return rope
 
 
