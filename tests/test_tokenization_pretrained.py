@@ -119,6 +119,15 @@ def test_bert_vocab_txt(tmp_path, wordpiece_tokens, config):
         same(Tokenizer.from_pretrained(saved), theirs)
 
 
+@pytest.mark.parametrize("told", [{"do_lower_case": False}, {"tokenize_chinese_chars": False, "strip_accents": False}])
+def test_a_berts_config_goes_before_its_tokenizer_json(tmp_path, wordpiece_tokens, told):
+    transformers = pytest.importorskip("transformers")
+    transformers.BertTokenizer.from_pretrained(bert_folder(tmp_path, wordpiece_tokens, None)).save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    same(Tokenizer.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def bert_pair(tmp_path_factory, wordpiece_tokens):
     transformers = pytest.importorskip("transformers")

@@ -31,6 +31,7 @@ def load_folder(folder: Path) -> tuple:
     if has("tokenizer.json"):
         library, source = load_json(folder / "tokenizer.json"), folder / "tokenizer.json"
         _fill_in_defaults(library, settings)
+        _normalize_as_told(library, settings, source)
     elif has("source.spm", "target.spm", "vocab.json"):
         library, source = marian_library(folder, settings), folder / "vocab.json"
     elif model is not None:
@@ -85,3 +86,15 @@ def _fill_in_defaults(library, settings: TokenizerSettings) -> None:
             for name, token in names.items():
                 if f"{name}_token" not in settings.config and library.token_to_id(token) is not None:
                     settings.special_tokens.setdefault(name, token)
+
+
+def _normalize_as_told(library, settings: TokenizerSettings, source: Path) -> None:
+    """`do_lower_case` and its like go before what a BERT's tokenizer.json says, where its class is named."""
+    kind, found, config = tokenizers_library().normalizers.BertNormalizer, library.normalizer, settings.config
+    if settings.tokenizer_class in ("", "PreTrainedTokenizer", "TokenizersBackend") or not isinstance(found, kind):
+        return
+    told = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
+    values = {name: getattr(found, name) if config.get(key) is None else config[key] for name, key in told.items()}
+    with library_errors(source.with_name("tokenizer_config.json")):
+        accents = config.get("strip_accents", found.strip_accents)
+        library.normalizer = kind(clean_text=found.clean_text, strip_accents=accents, **values)
