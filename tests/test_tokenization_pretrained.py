@@ -128,6 +128,19 @@ def test_a_berts_config_goes_before_its_tokenizer_json(tmp_path, wordpiece_token
     same(Tokenizer.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path))
 
 
+@pytest.mark.parametrize("add_prefix_space", [True, False])
+def test_gpt2s_config_goes_before_its_tokenizer_json(tmp_path, byte_level_files, add_prefix_space):
+    transformers = pytest.importorskip("transformers")
+    folder = gpt2_folder(tmp_path, byte_level_files, {"add_prefix_space": not add_prefix_space})
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_prefix_space": add_prefix_space}))
+    same(Tokenizer.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_prefix_space": "yes"}))
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json"):
+        Tokenizer.from_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def bert_pair(tmp_path_factory, wordpiece_tokens):
     transformers = pytest.importorskip("transformers")

@@ -31,7 +31,7 @@ def load_folder(folder: Path) -> tuple:
     if has("tokenizer.json"):
         library, source = load_json(folder / "tokenizer.json"), folder / "tokenizer.json"
         _fill_in_defaults(library, settings)
-        _normalize_as_told(library, settings, source)
+        _change_as_told(library, settings, source)
     elif has("source.spm", "target.spm", "vocab.json"):
         library, source = marian_library(folder, settings), folder / "vocab.json"
     elif model is not None:
@@ -88,13 +88,27 @@ def _fill_in_defaults(library, settings: TokenizerSettings) -> None:
                     settings.special_tokens.setdefault(name, token)
 
 
-def _normalize_as_told(library, settings: TokenizerSettings, source: Path) -> None:
-    """`do_lower_case` and its like go before what a BERT's tokenizer.json says, where its class is named."""
-    kind, found, config = tokenizers_library().normalizers.BertNormalizer, library.normalizer, settings.config
-    if settings.tokenizer_class in ("", "PreTrainedTokenizer", "TokenizersBackend") or not isinstance(found, kind):
+def _change_as_told(library, settings: TokenizerSettings, source: Path) -> None:
+    """What tokenizer_config.json says of BERT's normalizer and of GPT-2's first space goes before tokenizer.json.
+
+    As in transformers, where it names their class.
+    """
+    if settings.tokenizer_class in ("", "PreTrainedTokenizer", "TokenizersBackend"):
         return
-    told = {"lowercase": "do_lower_case", "handle_chinese_chars": "tokenize_chinese_chars"}
-    values = {name: getattr(found, name) if config.get(key) is None else config[key] for name, key in told.items()}
-    with library_errors(source.with_name("tokenizer_config.json")):
-        accents = config.get("strip_accents", found.strip_accents)
-        library.normalizer = kind(clean_text=found.clean_text, strip_accents=accents, **values)
+    tk = tokenizers_library()
+    bert = {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    }
+    for step, kind, keys in (
+        ("normalizer", tk.normalizers.BertNormalizer, bert),
+        ("pre_tokenizer", tk.pre_tokenizers.ByteLevel, {"add_prefix_space": "add_prefix_space"}),
+    ):
+        part = getattr(library, step)
+        for key in keys.keys() & settings.config.keys() if isinstance(part, kind) else ():
+            value = settings.config[key]
+            if value is not None or key == "strip_accents":  # which None makes follow the case
+                with library_errors(source.with_name("tokenizer_config.json")):
+                    setattr(part, keys[key], value)
+                    setattr(library, step, part)
