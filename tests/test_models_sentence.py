@@ -130,6 +130,10 @@ def test_the_files_of_sentence_transformers_say_what_is_done(folder):
     as_sentence_transformers(folder, ["Transformer", "Pooling", "Normalize"], pooling={"pooling_mode": "mean"})
     told = SentenceEmbedder.from_pretrained(folder)
     assert (told.pooling, told.normalize, told.max_length) == ("mean", True, 7)
+    for longest, seen in ((6, 6), (512, 24)):  # the tokenizer's, where sentence_bert_config.json has none
+        (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": longest}))
+        as_sentence_transformers(folder, ["Transformer"], sentence_bert_config={"max_seq_length": None})
+        assert SentenceEmbedder.from_pretrained(folder).max_length == seen
     asked = SentenceEmbedder.from_pretrained(folder, pooling="cls", normalize=False, max_length=9)
     assert (asked.pooling, asked.normalize, asked.max_length) == ("cls", False, 9)
 

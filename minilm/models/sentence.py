@@ -112,8 +112,11 @@ class SentenceEmbedder:
             )
         model = _ENCODERS[kind].from_pretrained(place, add_pooling_layer=False)
         given = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
+        tokenizer = Tokenizer.from_pretrained(place)
+        if tokenizer.max_length is not None:
+            told.setdefault("max_length", min(tokenizer.max_length, model.config.max_position_embeddings))
         settings = told | {name: value for name, value in given.items() if value is not None}
-        return cls(model, Tokenizer.from_pretrained(place), **settings)
+        return cls(model, tokenizer, **settings)
 
     def __call__(self, texts: Sequence[str], batch_tokens: int = 2048) -> np.ndarray:
         """The vectors (N, C) of the texts. About `batch_tokens` tokens are computed at a time, none of them padding."""
