@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -179,6 +180,24 @@ def test_options_of_a_call_go_before_the_configs(pair, torch):
     assert ours[:, :2].tolist() == [[4, 11]] * 2
     assert (ours[:, -1] == 13).all()
     assert (generate(model, ids, 1, forced_eos_token_id=13)[:, 1] == 13).all()  # the last token is the first as well
+
+
+def test_what_generation_config_does_not_force_or_ban_is_not(transformers, torch, tmp_path):
+    told = {"forced_eos_token_id": 2, "forced_bos_token_id": 5, "bad_words_ids": [[9]]}
+    tiny("bart", **told).save_pretrained(tmp_path)
+    path, ids = tmp_path / "generation_config.json", prompts(2, 5)
+    for kept, first in (({}, False), ({"forced_bos_token_id": 5}, True)):
+        tokens = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+        path.write_text(json.dumps(tokens | kept))
+        model = BartForConditionalGeneration.from_pretrained(tmp_path)
+        peer = transformers.BartForConditionalGeneration.from_pretrained(tmp_path)
+        ours = generate(model, ids, 4)
+        expected = theirs(peer, torch, ids, np.ones_like(ids), do_sample=False, max_new_tokens=4)
+        np.testing.assert_array_equal(ours, expected)
+        assert ((ours[:, 1] == 5).all(), (ours[:, -1] == 2).any()) == (first, False)
+    path.unlink()
+    config = BartForConditionalGeneration.from_pretrained(tmp_path).config
+    assert {name: getattr(config, name) for name in told} == told
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

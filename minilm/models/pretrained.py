@@ -195,7 +195,10 @@ def read_config(folder: str | os.PathLike) -> dict:
 
 
 def _read_generation_config(path: Path) -> dict:
-    """The tokens that a generation_config.json names, if there is one; ValueError for what is no token."""
+    """The tokens that a generation_config.json names, if there is one; ValueError for what is no token.
+
+    Tokens that it does not force or ban are not, as in transformers, whatever config.json says.
+    """
     if not path.is_file():
         return {}
     found = {name: value for name, value in _read_json(path).items() if name in _GENERATION and value is not None}
@@ -204,7 +207,7 @@ def _read_generation_config(path: Path) -> dict:
         lists = isinstance(words, list) and all(isinstance(word, list) for word in words)
         if not lists or not all(type(token) is int for word in words for token in word):
             raise ValueError(f"{path}: {name} is {value!r}; expected tokens, which are integers")
-    return found
+    return dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")) | found
 
 
 def _read_json(path: Path) -> dict:
