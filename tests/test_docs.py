@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import minilm_kernels
 import numpy as np
 import pytest
+from minilm_kernels import registry
 
 import minilm
 
@@ -70,6 +72,17 @@ def test_the_model_of_your_own(tmp_path, monkeypatch, capsys):
     assert sum(line.startswith("ok ") for line in checks) == 9
     weights = minilm.checkpoint.load_weights(tmp_path / "own" / "model.safetensors")
     assert weights["h.0.qkv.weight"].shape == (96, 32)
+
+
+def test_kernels_in_documents_have_the_reference_s_signature():
+    text = "\n".join(_blocks("CONTRIBUTING.md"))
+    found = re.findall(r'@register\("(\w+)".*\)\ndef \w+\((.*)\):', text)
+    assert [name for name, _ in found] == ["gelu", "rms_norm"]
+    for name, parameters in found:
+        reference = inspect.signature(registry.implementations(name, "cpu")[-1].function).parameters.values()
+        assert parameters.split(", ") == [p.name for p in reference if p.kind is p.POSITIONAL_OR_KEYWORD] + [
+            "*", *(p.name for p in reference if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
