@@ -6,7 +6,7 @@ import pytest
 from leaves import leaf
 
 from minilm import no_grad
-from minilm.autograd import enable_grad, is_grad_enabled
+from minilm.autograd import detect_anomaly, enable_grad, is_grad_enabled
 
 
 def test_no_grad_and_enable_grad_nest_and_decorate():
@@ -58,3 +58,11 @@ def test_no_grad_is_of_one_thread():
         thread.join()
     assert seen == {"one inside": False, "other inside": False, "one after": True, "other after": False}
     assert is_grad_enabled()
+
+
+@pytest.mark.parametrize("switch", [no_grad, enable_grad, detect_anomaly])
+def test_without_parentheses_it_says_how_it_is_written(switch):
+    name = switch.__name__
+    for wrong in (lambda x: x, True):
+        with pytest.raises(TypeError, match=rf"{name} takes no arguments: `with {name}\(\):`, or @{name}\(\) above"):
+            switch(wrong)

@@ -294,3 +294,8 @@ def test_a_loss_that_counts_ignored_targets():
             return out
 
     assert failed(model_of(Diluted)) == {LOSS}
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"check_model takes a model, a minilm\.nn\.Module, not a dict"):
+        check_model({})

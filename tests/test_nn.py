@@ -262,3 +262,13 @@ def test_gradients_of_attention(mask):
         return layer(x, attention_mask=mask)
 
     assert gradcheck(run, [x, minilm.tensor(array(2, 4, dtype=np.float64, seed=5), requires_grad=True)])
+
+
+def test_modules_that_are_given_otherwise_are_told_how():
+    a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"Sequential holds modules; got list; .* Sequential\(\*modules\)"):
+        nn.Sequential([a, b])
+    for wrong in ((a, b), (a,)):
+        with pytest.raises(TypeError, match=r"takes its modules in a list: ModuleList\(\[a, b\]\)"):
+            nn.ModuleList(*wrong)
+    assert len(nn.ModuleList(nn.Sequential(a, b))) == 2

@@ -221,3 +221,8 @@ def test_schedules_without_state_take_evaluations_and_save_nothing():
 def test_errors(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_schedule_in_a_dict_is_refused():
+    with pytest.raises(TypeError, match=r"name is a dict; expected one of constant, .*, and options by name"):
+        make_schedule({"name": "cosine"})

@@ -89,6 +89,24 @@ def test_bpe_needs_room_for_the_bytes():
     assert Tokenizer.train_bpe("text", vocab_size=256, special_tokens=()).eos_token_id is None
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda special: Tokenizer.byte(special),
+        lambda special: Tokenizer.char("abc", special),
+        lambda special: Tokenizer.train_bpe("abc", 300, special),
+    ],
+)
+def test_special_tokens_that_are_a_text_are_refused(make):
+    with pytest.raises(TypeError, match=r"special_tokens is a text; expected a list of tokens: .*\['<eos>'\]"):
+        make("<eos>")
+
+
+def test_a_tokenizer_of_a_path_is_told_how_it_is_loaded():
+    with pytest.raises(TypeError, match=r"not a str; Tokenizer\.from_file\(path\) or \.from_pretrained"):
+        Tokenizer("tokenizer.json")
+
+
 def test_special_tokens_of_byte():
     tokenizer = Tokenizer.byte(special_tokens=["<eos>", "<pad>"])
     assert (tokenizer.vocab_size, tokenizer.eos_token_id, tokenizer.special_ids) == (258, 256, {256, 257})

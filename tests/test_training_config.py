@@ -234,3 +234,10 @@ def test_an_unfinished_run_says_what_to_do(tmp_path):
 def test_impossible_train_settings_are_refused_at_once():
     with pytest.raises(ConfigError, match=r"train\.batch_size is 0"):
         TrainConfig(batch_size=0)
+
+
+def test_settings_in_a_dict_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.steps is \{'steps': 3\}; expected a number; .* \*\*settings"):
+        TrainConfig({"steps": 3})
+    with pytest.raises(ConfigError, match=r"train\.batch_size is '8'; expected a number$"):
+        TrainConfig(batch_size="8")

@@ -198,6 +198,8 @@ def test_what_the_scaler_refuses():
         GradScaler(math.inf)
     with pytest.raises(ValueError, match=r"scale is -2\.0; expected more than 0"):
         GradScaler().load_state_dict({"scale": -2.0, "finite_steps": 0, "skipped": 0})
+    with pytest.raises(TypeError, match="scale is 'cuda'; expected a number"):
+        GradScaler("cuda")
     with pytest.raises(ValueError, match="the state of a GradScaler has"):
         GradScaler().load_state_dict({"scale": 2.0})
 

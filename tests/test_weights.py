@@ -118,3 +118,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_weights(tmp_path)
     save_weights(tmp_path / "model.safetensors", {"w": np.arange(3)})
     assert load_weights(tmp_path)["w"].tolist() == [0, 1, 2]
+
+
+def test_a_model_in_the_place_of_its_arrays(tmp_path):
+    with pytest.raises(TypeError, match=r"a dict of arrays by name, not a Linear: model\.state_dict\(\)"):
+        save_weights(tmp_path / "a.safetensors", nn.Linear(2, 2))
+    assert not list(tmp_path.iterdir())

@@ -37,7 +37,10 @@ class _Switch(ContextDecorator):
     attribute: str
     value: bool
 
-    def __init__(self) -> None:
+    def __init__(self, *given) -> None:
+        if given:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes no arguments: `with {name}():`, or @{name}() above a function")
         self._before: list[bool] = []
 
     def __enter__(self):

@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ def save_weights(path: str | os.PathLike, arrays: dict, metadata: dict[str, str]
     'float16'
     """
 
+    if not isinstance(arrays, Mapping):
+        raise TypeError(
+            f"save_weights takes a dict of arrays by name, not a {type(arrays).__name__}: model.state_dict()"
+        )
     ordered = {}
     for name, array in arrays.items():
         array = backend.to_numpy(array)

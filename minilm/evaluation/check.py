@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minilm import backend
-from minilm.nn import eval_mode
+from minilm.nn import Module, eval_mode
 
 from .properties import CheckResult, Context, properties_of
 from .subjects import subject_of
@@ -26,6 +26,8 @@ def check_model(model, *, length: int = 32, seed: int = 0, report: Callable[[Che
     >>> all(result.ok for result in check_model(model))
     True
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"check_model takes a model, a minilm.nn.Module, not a {type(model).__name__}")
     subject = subject_of(model)
     if length < 4 or subject.max_length < 8:
         raise ValueError(

@@ -18,14 +18,17 @@ class ModuleList(Module):
     (3, ['0.weight', '1.weight'])
     """
 
-    def __init__(self, modules: Iterable[Module] = ()):
+    def __init__(self, modules: Iterable[Module] = (), *more):
+        if more or (isinstance(modules, Module) and not isinstance(modules, ModuleList)):
+            raise TypeError("ModuleList takes its modules in a list: ModuleList([a, b])")
         for module in modules:
             self.append(module)
 
     def append(self, module: Module) -> ModuleList:
         """Adds a module at the end; returns the list. Raises TypeError for what is no module."""
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds modules; got {type(module).__name__}")
+            hint = "; give them one by one, Sequential(*modules)" if isinstance(self, Sequential) else ""
+            raise TypeError(f"{type(self).__name__} holds modules; got {type(module).__name__}{hint}")
         setattr(self, str(len(self)), module)
         return self
 

@@ -34,6 +34,8 @@ def make_schedule(
     >>> schedule(100), schedule(1000)
     (1.0, 0.1)
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name is a {type(name).__name__}; expected one of {', '.join(SCHEDULES)}, and options by name")
     if name not in SCHEDULES:
         raise ValueError(f"no schedule is named {name!r}; there are: {', '.join(SCHEDULES)}")
     kind = SCHEDULES[name]

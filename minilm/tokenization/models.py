@@ -36,6 +36,7 @@ def byte_model(special_tokens: Sequence[str]):
 
 def bpe_model(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]):
     """Byte-level BPE with GPT-2's pre-tokenizer, trained on the texts."""
+    check_special_tokens(special_tokens)
     least = 256 + len(special_tokens)
     if vocab_size < least:
         raise ValueError(
@@ -55,6 +56,12 @@ def bpe_model(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
     )
     model.train_from_iterator(texts, trainer)
     return model
+
+
+def check_special_tokens(special_tokens: Sequence[str]) -> None:
+    """TypeError for a text, each of whose characters would be a token."""
+    if isinstance(special_tokens, str):
+        raise TypeError(f"special_tokens is a text; expected a list of tokens: special_tokens=[{special_tokens!r}]")
 
 
 def tokenizers_library():
@@ -88,6 +95,7 @@ def library_errors(source, advice: str = "the file is damaged, or of another kin
 
 
 def _with_special_tokens(model, special_tokens: Sequence[str]):
+    check_special_tokens(special_tokens)
     added = tokenizers_library().AddedToken
     model.add_special_tokens([added(token, special=True, normalized=False) for token in special_tokens])
     return model

@@ -46,6 +46,11 @@ class Tokenizer(NamedSpecialTokens):
     """
 
     def __init__(self, library, eos_token: str | None = None, settings: TokenizerSettings | None = None):
+        if not hasattr(library, "no_truncation"):
+            raise TypeError(
+                f"a Tokenizer wraps one of the library tokenizers, not a {type(library).__name__}; "
+                "Tokenizer.from_file(path) or .from_pretrained(folder) loads one"
+            )
         library.no_truncation()
         library.no_padding()
         self.library = library

@@ -286,5 +286,8 @@ def _all_names(cls, prefix: str = "") -> list[str]:
 
 
 def _at_least(name: str, value: float, least: float) -> None:
+    if isinstance(value, (str, dict)):
+        hint = "; a dict's settings go by name: **settings" if isinstance(value, dict) else ""
+        raise ConfigError(f"{name} is {value!r:.60}; expected a number{hint}")
     if not value >= least:
         raise ConfigError(f"{name} is {value}; expected at least {least}")
