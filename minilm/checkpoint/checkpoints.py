@@ -161,8 +161,10 @@ class CheckpointStore:
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Verifies a checkpoint and reads all of it; CheckpointError (which file, what is wrong) if it is not whole.
 
-    >>> path = CheckpointStore("checkpoints").save(7, {"model": {"w": np.ones(2)}}, {"seed": 1})
-    >>> checkpoint = read_checkpoint(path)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = CheckpointStore(folder).save(7, {"model": {"w": np.ones(2)}}, {"seed": 1})
+    ...     checkpoint = read_checkpoint(path)
     >>> checkpoint.step, checkpoint.tensors["model"]["w"], checkpoint.state
     (7, array([1., 1.]), {'seed': 1})
     """

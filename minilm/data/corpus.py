@@ -35,8 +35,10 @@ _STDLIB_LEAST_BYTES = 1_000_000
 class Document:
     """One text file, known to be UTF-8 and `characters` long (a byte order mark is not part of the text).
 
-    >>> _ = Path("text.txt").write_text("to be or not to be")
-    >>> list(Corpus("text.txt").documents[0].chunks(size=4))
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "text.txt").write_text("to be or not to be")
+    ...     list(Corpus(folder).documents[0].chunks(size=4))
     ['to', ' be', ' or', ' not to', ' be']
     """
 

@@ -32,11 +32,13 @@ class PreparedData:
     tokenizer (digest, sha256, vocab_size, eos_token_id), and for "train" and "val" each tokens, characters and bytes
     (of UTF-8, for bits a byte).
 
+    >>> import tempfile
     >>> from minilm.tokenization import Tokenizer
-    >>> _ = Path("text.txt").write_text("0123456789" * 10)
-    >>> _ = prepare("text.txt", Tokenizer.byte(), "prepared")
-    >>> data = PreparedData.open("prepared")
-    >>> data.train.tokens[:3], data.info["val"]["tokens"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "text.txt").write_text("0123456789" * 10)
+    ...     _ = prepare(Path(folder, "text.txt"), Tokenizer.byte(), Path(folder, "prepared"))
+    ...     data = PreparedData.open(Path(folder, "prepared"))
+    ...     data.train.tokens[:3], data.info["val"]["tokens"]
     (array([48, 49, 50], dtype=uint16), 10)
     """
 

@@ -117,10 +117,13 @@ class TokenFileWriter:
     `tokenizer_digest` is 64 hexadecimal digits (`Tokenizer.digest`). An id outside the vocabulary is a ValueError, and
     a file without any id a DataError.
 
-    >>> with TokenFileWriter("a.tokens", vocab_size=100, tokenizer_digest="0" * 64) as file:
-    ...     file.write([3, 1, 4])
-    ...     file.write(np.array([1, 5]))
-    >>> TokenFile("a.tokens").tokens
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.tokens")
+    ...     with TokenFileWriter(path, vocab_size=100, tokenizer_digest="0" * 64) as file:
+    ...         file.write([3, 1, 4])
+    ...         file.write(np.array([1, 5]))
+    ...     TokenFile(path).tokens
     array([3, 1, 4, 1, 5], dtype=uint16)
     """
 

@@ -43,9 +43,11 @@ def load(path: str | os.PathLike, weights: str | None = None) -> PretrainedModel
     float32; what a GGUF file holds in blocks stays so with `weights` "keep", which is the default for it, and becomes
     float32 with "fp32". ValueError for a family that is not here, and whatever `from_pretrained` of the class raises.
 
+    >>> import tempfile
     >>> from minilm.models import GPT2Config
-    >>> GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained("small")
-    >>> type(load("small")).__name__
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained(folder)
+    ...     type(load(folder)).__name__
     'GPT2'
     """
     path = Path(path)

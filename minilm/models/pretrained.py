@@ -89,12 +89,14 @@ class PretrainedModel(nn.Module):
     A class of your own names `config_class` (a dataclass that derives from Config, with a `model_type`) and
     `architecture`, takes the config as its first argument and keeps it as `self.config`.
 
+    >>> import tempfile
     >>> from minilm.models import GPT2, GPT2Config
     >>> model = GPT2(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
-    >>> model.save_pretrained("small")
-    >>> sorted(path.name for path in Path("small").iterdir())
-    ['config.json', 'generation_config.json', 'model.safetensors']
-    >>> GPT2.from_pretrained("small").config == model.config
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save_pretrained(folder)
+    ...     print(*sorted(path.name for path in Path(folder).iterdir()))
+    ...     GPT2.from_pretrained(folder).config == model.config
+    config.json generation_config.json model.safetensors
     True
     """
 
