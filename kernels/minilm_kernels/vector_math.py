@@ -22,7 +22,7 @@ import numpy as np
 
 from .jit import AS_WRITTEN, jit
 
-__all__ = ["FAR", "erf", "exp", "log", "logistic", "normal_tail", "order_key", "order_value", "tanh"]
+__all__ = ["FAR", "erf", "exp", "largest", "log", "logistic", "normal_tail", "order_key", "order_value", "tanh"]
 
 # Without `reassoc`: the two-part subtraction and the rounding by a large summand below must happen as written.
 _as_written = jit(inline=True, fastmath=AS_WRITTEN)
@@ -168,7 +168,7 @@ def erf(x):
     return near if magnitude < _ERF_SMALL else far
 
 
-_MAGNITUDE = np.int32(0x7FFFFFFF)
+_MAGNITUDE, _LOWEST_KEY = np.int32(0x7FFFFFFF), np.int32(-(2**31))
 
 
 @_as_written
@@ -185,3 +185,12 @@ def order_key(x):
 def order_value(key):
     """The number whose `order_key` is `key`."""
     return np.int32(key ^ ((key >> np.int32(31)) & _MAGNITUDE)).view(np.float32)
+
+
+@_as_written
+def largest(row):
+    """The largest number of a row, or NaN if it has one."""
+    key = _LOWEST_KEY
+    for i in range(row.size):
+        key = max(key, order_key(row[i]))
+    return order_value(key)

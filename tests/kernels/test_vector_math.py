@@ -46,10 +46,7 @@ def normal_tail(x, y):
 
 @compiled
 def largest(x, y):
-    key = vector_math.order_key(x[0])
-    for i in range(x.size):
-        key = max(key, vector_math.order_key(x[i]))
-    y[0] = vector_math.order_value(key)
+    y[0] = vector_math.largest(x)
 
 
 def run(function, x):

@@ -11,11 +11,10 @@ from ..chunks import parts_for
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, order_key, order_value
+from ..vector_math import exp, largest
 from . import out_of_range
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LOWEST_KEY = np.int32(-(2**31))
 
 
 @register("cross_entropy", name="cpu", device="cpu", dtypes=("float32",))
@@ -47,15 +46,12 @@ def _forward(logits, targets, losses, logsumexp, ignore_index, smoothing, start,
         xs, target = logits[row], targets[row]
         if target != ignore_index and not 0 <= target < xs.size:
             return row
-        key = _LOWEST_KEY
-        for i in range(xs.size):
-            key = max(key, order_key(xs[i]))
-        largest = order_value(key)
-        largest = largest if np.isfinite(largest) else _ZERO
+        highest = largest(xs)
+        shift = highest if np.isfinite(highest) else _ZERO
         total = _ZERO
         for i in range(xs.size):
-            total += exp(xs[i] - largest)
-        logsumexp[row] = np.log(total) + largest
+            total += exp(xs[i] - shift)
+        logsumexp[row] = np.log(total) + shift
         if target == ignore_index:
             losses[row] = _ZERO
             continue

@@ -12,10 +12,9 @@ from ..cross_entropy import out_of_range
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, order_key, order_value
+from ..vector_math import exp, largest
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LOWEST_KEY = np.int32(-(2**31))
 
 
 @register("cross_entropy_with_gradient", name="cpu", device="cpu", dtypes=("float32",))
@@ -37,11 +36,8 @@ def _rows(logits, targets, g, dlogits, losses, logsumexp, ignore_index, smoothin
         xs, dxs, target = logits[row], dlogits[row], targets[row]
         if target != ignore_index and not 0 <= target < xs.size:
             return row
-        key = _LOWEST_KEY
-        for i in range(xs.size):
-            key = max(key, order_key(xs[i]))
-        largest = order_value(key)
-        largest = largest if np.isfinite(largest) else _ZERO
+        highest = largest(xs)
+        shift = highest if np.isfinite(highest) else _ZERO
         chosen, all_logits = _ZERO, _ZERO
         if target != ignore_index:
             chosen = xs[target]
@@ -50,9 +46,9 @@ def _rows(logits, targets, g, dlogits, losses, logsumexp, ignore_index, smoothin
                     all_logits += xs[i]
         total = _ZERO
         for i in range(xs.size):
-            dxs[i] = exp(xs[i] - largest)
+            dxs[i] = exp(xs[i] - shift)
             total += dxs[i]
-        logsumexp[row] = np.log(total) + largest
+        logsumexp[row] = np.log(total) + shift
         if target == ignore_index:
             losses[row] = _ZERO
             dxs[:] = _ZERO

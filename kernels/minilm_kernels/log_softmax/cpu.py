@@ -9,10 +9,9 @@ from ..chunks import contiguous_rows, parts_for
 from ..jit import AS_WRITTEN, jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, order_key, order_value
+from ..vector_math import exp, largest
 
 _ZERO = np.float32(0)
-_LOWEST_KEY = np.int32(-(2**31))
 
 
 @register("log_softmax", name="cpu", device="cpu", dtypes=("float32",), limits=last_axis_only)
@@ -40,11 +39,8 @@ def _lowered(x, shift, logarithm):
 def _forward(x, y, start, stop):
     for row in range(start, stop):
         xs, ys = x[row], y[row]
-        key = _LOWEST_KEY
-        for i in range(xs.size):
-            key = max(key, order_key(xs[i]))
-        largest = order_value(key)
-        shift = _ZERO if np.isinf(largest) else largest
+        highest = largest(xs)
+        shift = highest if np.isfinite(highest) else _ZERO
         total = _ZERO
         for i in range(xs.size):
             total += exp(xs[i] - shift)

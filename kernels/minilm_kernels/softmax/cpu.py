@@ -9,10 +9,9 @@ from ..chunks import contiguous_rows, parts_for
 from ..jit import jit
 from ..launch import in_parts
 from ..registry import register
-from ..vector_math import exp, order_key, order_value
+from ..vector_math import exp, largest
 
 _ZERO, _ONE, _MINUS_INF = np.float32(0), np.float32(1), np.float32(-np.inf)
-_LOWEST_KEY = np.int32(-(2**31))
 
 
 @register("softmax", name="cpu", device="cpu", dtypes=("float32",), limits=last_axis_only)
@@ -48,16 +47,13 @@ def softmax_backward(g, y, *, axis):
 def _forward(x, y, start, stop):
     for row in range(start, stop):
         xs, ys = x[row], y[row]
-        key = _LOWEST_KEY
-        for i in range(xs.size):
-            key = max(key, order_key(xs[i]))
-        largest = order_value(key)
-        shift = largest if np.isfinite(largest) else _ZERO
+        highest = largest(xs)
+        shift = highest if np.isfinite(highest) else _ZERO
         total = _ZERO
         for i in range(xs.size):
             ys[i] = exp(xs[i] - shift)
             total += ys[i]
-        scale = _ONE / (_ONE if largest == _MINUS_INF else total)
+        scale = _ONE / (_ONE if highest == _MINUS_INF else total)
         for i in range(xs.size):
             ys[i] *= scale
 
@@ -66,17 +62,15 @@ def _forward(x, y, start, stop):
 def _masked(x, mask, mask_row, y, start, stop):
     for row in range(start, stop):
         xs, kept, ys = x[row], mask[mask_row[row]], y[row]
-        key = _LOWEST_KEY
         for i in range(xs.size):
             ys[i] = xs[i] if kept[i] else _MINUS_INF
-            key = max(key, order_key(ys[i]))
-        largest = order_value(key)
-        shift = largest if np.isfinite(largest) else _ZERO
+        highest = largest(ys)
+        shift = highest if np.isfinite(highest) else _ZERO
         total = _ZERO
         for i in range(xs.size):
             ys[i] = exp(ys[i] - shift)
             total += ys[i]
-        scale = _ONE / (_ONE if largest == _MINUS_INF else total)
+        scale = _ONE / (_ONE if highest == _MINUS_INF else total)
         for i in range(xs.size):
             ys[i] *= scale
 
