@@ -163,6 +163,7 @@ done:
 }}
 
 %jobs = type {{ ptr, i64, ptr, i32 }}
+@products = global [64 x i8] zeroinitializer, align 64  ; a pthread_mutex_t, which Linux initialises to zeros
 
 define void @run_jobs(i32 %sync, ptr %job, i32 %count, i64 %size, ptr %data, i32 %extra) {{
     %jobs.0 = insertvalue %jobs undef, ptr %job, 0
@@ -179,11 +180,14 @@ define void @run_jobs(i32 %sync, ptr %job, i32 %count, i64 %size, ptr %data, i32
     %count.64 = zext i32 %count to i64
     store i64 %count.64, ptr %parts
     ; The jobs wait for one another, so each needs a thread of its own, whatever the limit. Numba takes the number of
-    ; threads of a launch for the calling thread's setting from then on.
+    ; threads of a launch for the calling thread's setting from then on. One product at a time: the i-th jobs of any
+    ; two have one buffer, which OpenBLAS guards by a lock where the threads are its own, and does not here.
+    %locked = call i32 inttoptr (i64 {lock} to ptr)(ptr @products)
     %setting = call i32 inttoptr (i64 {get} to ptr)()
     call void inttoptr (i64 {pool} to ptr)(ptr @run_job, ptr %first, ptr %parts, ptr %step, ptr %jobs,
                                            i64 1, i64 1, i64 %count.64)
     call void inttoptr (i64 {set} to ptr)(i32 %setting)
+    %unlocked = call i32 inttoptr (i64 {unlock} to ptr)(ptr @products)
     ret void
 }}
 
@@ -215,7 +219,13 @@ def install() -> None:
     numba.get_num_threads()  # loads the threading layer
     layer = {"tbb": "tbbpool", "omp": "omppool"}.get(numba.threading_layer(), "workqueue")
     library = importlib.import_module(f"numba.np.ufunc.{layer}")
-    text = _IR.format(pool=library.parallel_for, get=library.get_num_threads, set=library.set_num_threads)
+    text = _IR.format(
+        pool=library.parallel_for,
+        get=library.get_num_threads,
+        set=library.set_num_threads,
+        lock=_address("pthread_mutex_lock"),
+        unlock=_address("pthread_mutex_unlock"),
+    )
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(text)
@@ -273,6 +283,12 @@ def _after_fork() -> None:
 def _may_get_fewer_threads() -> bool:
     """Whether OpenMP is free to start fewer threads than jobs, which would wait for ever for the missing ones."""
     return "OMP_THREAD_LIMIT" in os.environ or os.environ.get("OMP_DYNAMIC", "").lower() in ("true", "1")
+
+
+def _address(name: str) -> int:
+    """Where a function of the C library lies; zero where there is none, and no OpenBLAS that would call it."""
+    function = getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
+    return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 
 def _blas_function(name: str):

@@ -86,6 +86,26 @@ def test_products_from_several_python_threads(product):
     assert same == [True] * 4
 
 
+def test_products_of_several_kinds_at_once(product, all_threads):
+    """OpenBLAS has a lock for each kind of product, and one buffer for each thread of a product, of whatever kind."""
+    x, _ = product
+    kinds = [lambda: x @ x, lambda: x @ x[::2].T, lambda: x.T @ x[:, ::3], lambda: x @ x[0], lambda: x @ x.T]
+    wrong = []
+
+    def work(kind, expected):
+        for _ in range(20):
+            error = np.abs(kind() - expected).max()
+            if not error < 1e-3:
+                wrong.append(error)
+
+    workers = [threading.Thread(target=work, args=(kind, kind())) for kind in kinds]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert not wrong
+
+
 # -- how many ----------------------------------------------------------------------------------------------------------
 
 
