@@ -261,6 +261,12 @@ def test_generate_leaves_modes_and_gradients_as_they_were():
         (np.zeros((1, 0), int), {}, ValueError, "prompt is empty"),
         (np.zeros((1, 2)), {}, ValueError, "must be integers; got float64"),
         (prompts(1, 2), {"max_new_tokens": -1}, ValueError, "max_new_tokens"),
+        (prompts(1, 2), {"max_new_tokens": None}, ValueError, "max_new_tokens is an integer; got None"),
+        (prompts(1, 2), {"num_beams": 2.0}, ValueError, "num_beams is an integer; got 2.0"),
+        (prompts(1, 2), {"do_sample": True, "top_k": 2.5}, ValueError, "top_k is an integer or None; got 2.5"),
+        (prompts(1, 2), {"num_beams": 2, "length_penalty": "1"}, ValueError, "length_penalty is a number; got '1'"),
+        (prompts(1, 2), {"forced_eos_token_id": -1}, ValueError, "forced_eos_token_id has the token -1"),
+        (prompts(1, 2), {"bad_words_ids": [[3, 10_000]]}, ValueError, "bad_words_ids has the token 10000"),
         (prompts(1, 2), {"temperature": 0.0}, ValueError, "temperature must be above 0 .*do_sample=False"),
         (prompts(1, 2), {"top_k": 0}, ValueError, "top_k must be at least 1"),
         (prompts(1, 2), {"top_p": 0.0}, ValueError, r"top_p must lie in \(0, 1\]"),
@@ -279,6 +285,16 @@ def test_generate_leaves_modes_and_gradients_as_they_were():
 def test_bad_arguments_say_what_is_wrong(ids, options, error, message):
     with pytest.raises(error, match=message):
         tiny().generate(ids, **{"max_new_tokens": 2, **options})
+
+
+def test_an_end_that_is_no_token_bans_none():
+    model, ids = tiny(), prompts(2, 4)
+    wanted = generate(model, ids, 5, eos_token_id=[])
+    for none in (-1, 10_000):
+        np.testing.assert_array_equal(generate(model, ids, 5, eos_token_id=none, min_new_tokens=5), wanted)
+    last = model.config.vocab_size - 1
+    model.transformer.wte.weight.data[last] = 9 * model.transformer.wte.weight.data[wanted[0, 4]]
+    assert last in generate(model, ids, 5, eos_token_id=-1, min_new_tokens=5)
 
 
 def test_a_model_gone_to_nan_is_reported():

@@ -178,16 +178,18 @@ class GenerationConfig(SamplingOptions, BeamOptions):
             )
         words = getattr(config, "bad_words_ids", None) if self.bad_words_ids is None else self.bad_words_ids
         words = [word for word in words or () if word not in [[end] for end in ends]]  # a text may always end
+        forced = {name: tokens(name) for name in ("forced_bos_token_id", "forced_eos_token_id")}
+        size = getattr(config, "target_vocab_size", getattr(config, "vocab_size", None))
+        for name, asked in {**forced, "bad_words_ids": [token for word in words for token in word]}.items():
+            odd = next((token for token in asked if size is not None and not 0 <= token < size), None)
+            require(odd is None, f"{name} has the token {odd}; the model's tokens end before {size}")
         return replace(
             self,
             eos_token_id=ends,
             pad_token_id=(tokens("pad_token_id") + ends + [0])[0],
             decoder_start_token_id=start[0] if has_encoder else None,
-            forced_bos_token_id=tokens("forced_bos_token_id"),
-            forced_eos_token_id=tokens("forced_eos_token_id"),
-            bad_words_ids=[
-                word for word in words or () if word not in [[end] for end in ends]
-            ],  # a text may always end
+            bad_words_ids=words,
+            **forced,
         )
 
     def processors(self, prompt: int, source: Sequence[np.ndarray] | None = None) -> LogitsProcessors:

@@ -119,7 +119,7 @@ def ban_until(ids: np.ndarray, scores: np.ndarray, length: int, tokens: list[int
     if ids.shape[1] >= length:
         return scores
     out = scores.copy()
-    out[:, tokens] = -np.inf
+    out[:, [token for token in tokens if 0 <= token < scores.shape[1]]] = -np.inf  # -1, say, is no token: no end
     return out
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from .processors import (
 )
 
 __all__ = ["SamplingOptions", "Streams", "sample"]
+
+_KINDS = {"int": (Integral, "an integer"), "float": (Real, "a number")}  # what annotations say, as text
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SamplingOptions:
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         require(
             self.temperature > 0,
             f"temperature must be above 0 (for greedy decoding: do_sample=False, or --greedy); got {self.temperature}",
@@ -65,6 +69,15 @@ class SamplingOptions:
         )
         words = all(isinstance(word, Sequence) and len(word) for word in self.bad_words_ids or ())
         require(words, f"bad_words_ids is a list of words, each a list of tokens; got {self.bad_words_ids}")
+
+    def _check_kinds(self) -> None:
+        """ValueError for an option that should be a number and is not; tokens may come as lists."""
+        for field in fields(self):
+            kind, optional, _ = str(field.type).partition(" | None")
+            if kind in _KINDS and not field.name.endswith("_token_id"):
+                value, (number, what) = getattr(self, field.name), _KINDS[kind]
+                fits = isinstance(value, number) or (value is None and optional)
+                require(fits, f"{field.name} is {what}{' or None' if optional else ''}; got {value!r}")
 
     def penalties(self) -> list[Processor]:
         """What is done to the scores whether a token is drawn or the likeliest is taken."""
