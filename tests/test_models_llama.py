@@ -202,6 +202,16 @@ def test_greedy_tokens_are_transformers(transformers, torch, tmp_path):
     np.testing.assert_array_equal(model.generate(ids, 20, eos_token_id=[]), expected.numpy())
 
 
+def test_positions_come_for_each_row_or_once_for_all():
+    model, ids = tiny(), tokens(2, 6)
+    positions = np.array([3, 4, 5, 9, 1, 0])
+    expected = model(ids, position_ids=np.stack([positions, positions])).logits.data
+    for given in (positions, positions[None], positions.tolist()):
+        np.testing.assert_allclose(model(ids, position_ids=given).logits.data, expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"position_ids must be \(6,\) or \(2, 6\); got \(5,\)"):
+        model(ids, position_ids=positions[:5])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

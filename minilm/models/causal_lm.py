@@ -69,8 +69,13 @@ class CausalLM(GenerationMixin, PretrainedModel):
             if position_ids is None:
                 position_ids = cache.positions(ids.shape[1])
         if position_ids is None:
-            position_ids = self._positions(ids, past, length, attention_mask)
-        return ids, self._integers(position_ids), mask
+            return ids, self._positions(ids, past, length, attention_mask), mask
+        position_ids = self._integers(position_ids)
+        if position_ids.shape == (1, ids.shape[1]):
+            position_ids = position_ids[0]
+        if position_ids.shape not in (ids.shape, ids.shape[1:]):
+            raise ValueError(f"position_ids must be {ids.shape[1:]} or {ids.shape}; got {position_ids.shape}")
+        return ids, position_ids, mask
 
     def _positions(self, input_ids, past: int, length: int, attention_mask):
         """0, 1, 2, ... for each row's real tokens, so that padding on the left shifts nothing."""
