@@ -180,5 +180,10 @@ def argmin(x: Array, axis=None, keepdims=False):
 
 @op
 def argsort(x: Array, axis=-1):
-    """The places that sort `x`; equal elements keep their order."""
+    """The places that sort `x`; equal elements keep their order.
+
+    >>> import numpy as np
+    >>> argsort(np.array([3, 1, 2, 1])).tolist()
+    [1, 3, 2, 0]
+    """
     return ordering.argsort(x, axis)

@@ -110,7 +110,14 @@ def _(g):
 
 @op(precision="float32")
 def power(a: Array, b: Array):
-    """a ** b"""
+    """a ** b
+
+    >>> import minilm
+    >>> x = minilm.tensor([2.0, 3.0], requires_grad=True)
+    >>> (x**3).sum().backward()
+    >>> x.grad.tolist()
+    [12.0, 27.0]
+    """
     if isinstance(b, int) and b == 3 and isinstance(a, np.ndarray):  # NumPy's own takes a logarithm for it
         return a * a * a
     return _settled(a**b, a, b)
@@ -199,7 +206,12 @@ def _(g, x):
 
 @op(precision="float32")
 def log1p(x: Array):
-    """log(1 + x), exact for small x."""
+    """log(1 + x), exact for small x.
+
+    >>> import numpy as np
+    >>> log1p(np.array([0.0, 1e-20])).tolist()
+    [0.0, 1e-20]
+    """
     return array_module(x).log1p(x)
 
 
@@ -232,7 +244,12 @@ def _(g, x):
 
 @op
 def tanh(x: Array):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> import numpy as np
+    >>> tanh(np.array([0.0, 1.0, 100.0])).round(4).tolist()
+    [0.0, 0.7616, 1.0]
+    """
     return by_kernel("tanh", x)
 
 
@@ -256,7 +273,14 @@ def _(g, x):
 
 @op
 def maximum(a: Array, b: Array):
-    """The larger of a and b; where they are equal each gets half of the gradient."""
+    """The larger of a and b; where they are equal each gets half of the gradient.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> maximum(x, 2).sum().backward()
+    >>> x.grad.tolist()
+    [0.0, 0.5, 1.0]
+    """
     return _settled(array_module(a, b).maximum(a, b), a, b)
 
 
@@ -272,7 +296,12 @@ def _(g, a, b):
 
 @op
 def minimum(a: Array, b: Array):
-    """The smaller of a and b; where they are equal each gets half of the gradient."""
+    """The smaller of a and b; where they are equal each gets half of the gradient.
+
+    >>> import numpy as np
+    >>> minimum(np.array([1.0, 3.0]), 2.0).tolist()
+    [1.0, 2.0]
+    """
     return _settled(array_module(a, b).minimum(a, b), a, b)
 
 
@@ -337,7 +366,15 @@ def _(g, condition):
 
 @op
 def astype(x: Array, dtype):
-    """x in another dtype; the gradient comes back in x's own."""
+    """x in another dtype; the gradient comes back in x's own.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.5], requires_grad=True)
+    >>> y = astype(x, "float64")
+    >>> y.backward()
+    >>> y.dtype.name, x.grad.dtype.name
+    ('float64', 'float32')
+    """
     return x.astype(dtype)
 
 

@@ -292,7 +292,12 @@ def _(g, k):
 
 
 def sort(x, axis: int = -1):
-    """x in ascending order along `axis`."""
+    """x in ascending order along `axis`.
+
+    >>> import numpy as np
+    >>> sort(np.array([[3, 1, 2]])).tolist()
+    [[1, 2, 3]]
+    """
     order = ordering.argsort(_raw(x), axis)
     return _getitem(x.reshape(-1), _flat(order, axis_of(axis, x.ndim), tuple(x.shape)))
 

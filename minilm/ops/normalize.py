@@ -133,7 +133,13 @@ def _(x, residual, weight, bias, eps, dtype):
 
 @op(keeps=("rstd",), precision="float32")
 def add_rms_norm(x: Array, residual: Array, weight: Array = None, eps=1e-6, dtype=None):
-    """rms_norm(x + residual) and x + residual, in one pass; shapes and result as `add_layer_norm`'s."""
+    """rms_norm(x + residual) and x + residual, in one pass; shapes and result as `add_layer_norm`'s.
+
+    >>> import numpy as np
+    >>> y, total = add_rms_norm(np.array([[1.0, -1.0]]), np.array([[2.0, -2.0]]))
+    >>> y.round(3).tolist(), total.tolist()
+    ([[1.0, -1.0]], [[3.0, -3.0]])
+    """
     y, total, rstd = kernels.add_rms_norm(x, residual, weight, **_settings(eps, dtype))
     return (y, total), rstd
 

@@ -42,7 +42,12 @@ def _restored(y, x_shape, axis, keepdims):
 
 @op(precision="float32")
 def sum(x: Array, axis=None, keepdims=False):
-    """The sum of the elements."""
+    """The sum of the elements.
+
+    >>> import numpy as np
+    >>> sum(np.array([[1.0, 2.0], [3.0, 4.0]]), axis=1, keepdims=True).tolist()
+    [[3.0], [7.0]]
+    """
     return _narrow(x.sum(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
 
 
@@ -53,7 +58,12 @@ def _(g, x_shape, axis, keepdims):
 
 @op(precision="float32")
 def mean(x: Array, axis=None, keepdims=False):
-    """The mean of the elements."""
+    """The mean of the elements.
+
+    >>> import numpy as np
+    >>> mean(np.array([[1.0, 2.0], [3.0, 4.0]]), axis=0).tolist()
+    [2.0, 3.0]
+    """
     return _narrow(x.mean(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
 
 
@@ -74,19 +84,36 @@ def var(x, axis=None, keepdims=False, ddof=0):
 
 
 def std(x, axis=None, keepdims=False, ddof=0):
-    """The standard deviation, the square root of `var`."""
+    """The standard deviation, the square root of `var`.
+
+    >>> import numpy as np
+    >>> std(np.array([1.0, 3.0])).item()
+    1.0
+    """
     return sqrt(var(x, axis, keepdims, ddof))
 
 
 @op
 def max(x: Array, axis=None, keepdims=False):
-    """The largest element; equal largest ones share the gradient."""
+    """The largest element; equal largest ones share the gradient.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0, 5.0, 5.0], requires_grad=True)
+    >>> max(x).backward()
+    >>> x.grad.tolist()
+    [0.0, 0.5, 0.5]
+    """
     return x.max(axis=axis, keepdims=keepdims)
 
 
 @op
 def min(x: Array, axis=None, keepdims=False):
-    """The smallest element; equal smallest ones share the gradient."""
+    """The smallest element; equal smallest ones share the gradient.
+
+    >>> import numpy as np
+    >>> min(np.array([[1.0, 5.0], [4.0, 3.0]]), axis=1).tolist()
+    [1.0, 3.0]
+    """
     return x.min(axis=axis, keepdims=keepdims)
 
 
@@ -101,7 +128,12 @@ min.gradient(_to_the_extreme)
 
 @op(precision="float32")
 def prod(x: Array, axis=None, keepdims=False):
-    """The product of the elements."""
+    """The product of the elements.
+
+    >>> import numpy as np
+    >>> prod(np.array([2.0, 3.0, 4.0])).item()
+    24.0
+    """
     return x.prod(axis=axis, keepdims=keepdims)
 
 

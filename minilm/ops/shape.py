@@ -22,7 +22,12 @@ __all__ = [
 
 @op(view=True)
 def reshape(x: Array, shape):
-    """The elements in the same order in another shape; one length may be -1."""
+    """The elements in the same order in another shape; one length may be -1.
+
+    >>> import numpy as np
+    >>> reshape(np.arange(6), (2, -1)).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
     return x.reshape(shape)
 
 
@@ -33,7 +38,12 @@ def _(g, x_shape):
 
 @op(view=True)
 def transpose(x: Array, axes=None):
-    """The axes in the order `axes` (None: reversed)."""
+    """The axes in the order `axes` (None: reversed).
+
+    >>> import numpy as np
+    >>> transpose(np.zeros((2, 3, 4)), (0, 2, 1)).shape
+    (2, 4, 3)
+    """
     return x.transpose(axes)
 
 
@@ -50,13 +60,23 @@ def as_tuple(lengths: tuple) -> tuple:
 
 
 def permute(x, *axes):
-    """The axes in the order given, as several numbers or one tuple: `permute(x, 0, 2, 1)`."""
+    """The axes in the order given, as several numbers or one tuple: `permute(x, 0, 2, 1)`.
+
+    >>> import numpy as np
+    >>> permute(np.zeros((2, 3, 4)), 2, 0, 1).shape
+    (4, 2, 3)
+    """
     return transpose(x, as_tuple(axes))
 
 
 @op(view=True)
 def swapaxes(x: Array, axis1, axis2):
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    >>> import numpy as np
+    >>> swapaxes(np.zeros((2, 3, 4)), 1, 2).shape
+    (2, 4, 3)
+    """
     return x.swapaxes(axis1, axis2)
 
 
@@ -66,7 +86,12 @@ def _(g, axis1, axis2):
 
 
 def moveaxis(x, source, destination):
-    """Axes (a number or several) moved to other places; the others keep their order."""
+    """Axes (a number or several) moved to other places; the others keep their order.
+
+    >>> import numpy as np
+    >>> moveaxis(np.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     sources, destinations = axes_of(source, x.ndim), axes_of(destination, x.ndim)
     if len(sources) != len(destinations):
         raise ValueError(f"moveaxis needs as many destinations as sources; got {destination} for {source}")
@@ -78,7 +103,14 @@ def moveaxis(x, source, destination):
 
 @op(view=True)
 def broadcast_to(x: Array, shape):
-    """x repeated to `shape` without a copy."""
+    """x repeated to `shape` without a copy.
+
+    >>> import minilm
+    >>> x = minilm.tensor([1.0, 2.0], requires_grad=True)
+    >>> broadcast_to(x, (3, 2)).sum().backward()
+    >>> x.grad.tolist()
+    [3.0, 3.0]
+    """
     return array_module(x).broadcast_to(x, shape)
 
 
@@ -88,7 +120,12 @@ def _(g):
 
 
 def expand(x, *shape):
-    """As `broadcast_to`, with -1 for a length that stays: `expand(x, 4, -1)`."""
+    """As `broadcast_to`, with -1 for a length that stays: `expand(x, 4, -1)`.
+
+    >>> import numpy as np
+    >>> expand(np.array([[1], [2]]), -1, 3).tolist()
+    [[1, 1, 1], [2, 2, 2]]
+    """
     shape = as_tuple(shape)
     extra = len(shape) - x.ndim
     if any(n == -1 and i < extra for i, n in enumerate(shape)):
@@ -97,7 +134,12 @@ def expand(x, *shape):
 
 
 def squeeze(x, axis=None):
-    """x without axes of length one: those named, or all. ValueError if one named is longer."""
+    """x without axes of length one: those named, or all. ValueError if one named is longer.
+
+    >>> import numpy as np
+    >>> squeeze(np.zeros((1, 3, 1)), axis=0).shape
+    (3, 1)
+    """
     if axis is None:
         axes = {a for a, n in enumerate(x.shape) if n == 1}
     else:
@@ -109,7 +151,12 @@ def squeeze(x, axis=None):
 
 
 def expand_dims(x, axis):
-    """x with a new axis of length one at `axis` (a number, or several: their places in the result)."""
+    """x with a new axis of length one at `axis` (a number, or several: their places in the result).
+
+    >>> import numpy as np
+    >>> expand_dims(np.zeros((2, 3)), (0, 2)).shape
+    (1, 2, 1, 3)
+    """
     count = len(axis) if hasattr(axis, "__len__") else 1
     axes = axes_of(axis, x.ndim + count)
     lengths = iter(x.shape)
@@ -146,7 +193,12 @@ def _(g, arrays_shape, axis):
 
 
 def concatenate(arrays, axis: int = 0):
-    """The arrays joined along an axis that they have."""
+    """The arrays joined along an axis that they have.
+
+    >>> import numpy as np
+    >>> concatenate([np.zeros((2, 3)), np.ones((1, 3))]).shape
+    (3, 3)
+    """
     arrays = tuple(arrays)
     if not arrays:
         raise ValueError("concatenate needs at least one array")
@@ -154,7 +206,12 @@ def concatenate(arrays, axis: int = 0):
 
 
 def stack(arrays, axis: int = 0):
-    """The arrays, all of one shape, joined along a new axis."""
+    """The arrays, all of one shape, joined along a new axis.
+
+    >>> import numpy as np
+    >>> stack([np.zeros(3), np.ones(3)], axis=1).tolist()
+    [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
+    """
     arrays = [x if hasattr(x, "shape") else np.asarray(x) for x in arrays]
     shapes = {tuple(x.shape) for x in arrays}
     if len(shapes) != 1:
@@ -211,7 +268,12 @@ def _(g, x_shape, pad_width):
 
 @op(view=True)
 def flip(x: Array, axis=None):
-    """The elements in reverse order along the axes given (None: all)."""
+    """The elements in reverse order along the axes given (None: all).
+
+    >>> import numpy as np
+    >>> flip(np.array([[1, 2], [3, 4]]), axis=1).tolist()
+    [[2, 1], [4, 3]]
+    """
     return array_module(x).flip(x, axis)
 
 
@@ -222,7 +284,12 @@ def _(g, axis):
 
 @op(keeps=("source",))
 def to_device(x: Array, device):
-    """x on `device`, "cpu" or "cuda"; its gradient comes back to where x was."""
+    """x on `device`, "cpu" or "cuda"; its gradient comes back to where x was.
+
+    >>> import minilm
+    >>> to_device(minilm.tensor([1.0]), "cpu").device
+    'cpu'
+    """
     return move(x, device), device_of(x)
 
 
