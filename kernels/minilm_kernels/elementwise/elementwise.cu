@@ -1,4 +1,5 @@
 // Functions of one number and their gradients, element by element. The macro FUNCTION names one of those below.
+#include "logistic.cuh"
 #include "packs.cuh"
 
 struct Erf {
@@ -22,7 +23,7 @@ struct Relu {
 };
 
 struct Sigmoid {
-    __device__ static float of(float x) { return 1 / (1 + expf(-x)); }
+    __device__ static float of(float x) { return logistic(x); }
     __device__ static float gradient(float g, float y) { return g * y * (1 - y); }
 };
 
