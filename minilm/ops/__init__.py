@@ -2,6 +2,8 @@
 
 from .activations import *
 from .activations import __all__ as _activations
+from .arithmetic import *
+from .arithmetic import __all__ as _arithmetic
 from .attention import *
 from .attention import __all__ as _attention
 from .attention_weights import *
@@ -14,6 +16,8 @@ from .einsum import *
 from .einsum import __all__ as _einsum
 from .elementwise import *
 from .elementwise import __all__ as _elementwise
+from .gathering import *
+from .gathering import __all__ as _gathering
 from .indexing import *
 from .indexing import __all__ as _indexing
 from .linalg import *
@@ -37,6 +41,7 @@ from .shape import __all__ as _shape
 _install()
 
 __all__ = sorted(
-    _activations + _attention + _attention_weights + _compare + _dropout + _einsum + _elementwise + _indexing + _linalg
-    + _loss + _normalize + _recurrent + _recurrent_layers + _reductions + _rotary + _shape
+    _activations + _arithmetic + _attention + _attention_weights + _compare + _dropout + _einsum + _elementwise
+    + _gathering + _indexing + _linalg + _loss + _normalize + _recurrent + _recurrent_layers + _reductions + _rotary
+    + _shape
 )  # fmt: skip

@@ -10,7 +10,8 @@ from minilm_kernels.attention.visible import row_ranges, window_sides
 from minilm.autograd import Tensor
 from minilm.backend import array_module
 
-from .elementwise import astype, tanh, where
+from .arithmetic import where
+from .elementwise import astype, tanh
 from .indexing import repeat
 from .linalg import matmul
 from .normalize import softmax

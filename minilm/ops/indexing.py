@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import minilm_kernels as kernels
 import numpy as np
-from minilm_kernels import ordering, portable
+from minilm_kernels import portable
 from minilm_kernels.recording import is_recording
 
 from minilm.autograd import Array, Placed, Tensor, op
@@ -14,13 +12,13 @@ from minilm.backend import array_module, check_together, device_of, to_device
 
 from .axes import axis_of
 
-__all__ = ["embedding", "gather", "getitem", "place", "repeat", "scatter_add", "sort", "take", "topk", "tril", "triu"]
+__all__ = ["embedding", "getitem", "place", "repeat", "take", "tril", "triu"]
 
 
-def _raw(index):
+def raw(index):
     """An index with arrays in the place of tensors and lists."""
     if isinstance(index, tuple):
-        return tuple(_raw(part) for part in index)
+        return tuple(raw(part) for part in index)
     if isinstance(index, list):
         return np.asarray(index) if index else np.empty(0, np.intp)
     return index.data if isinstance(index, Tensor) else index
@@ -72,7 +70,7 @@ def getitem(x, index):
     >>> x.grad.tolist()
     [[0.0, 2.0], [0.0, 1.0]]
     """
-    index = _raw(index)
+    index = raw(index)
     if _is_basic(index):
         return _slice(x, index)
     if device_of(getattr(x, "_data", x)) == "cuda":
@@ -120,13 +118,13 @@ def take(x, indices, axis=None):
     [[3, 4], [1, 2]]
     """
     if axis is None:
-        return getitem(x.reshape(-1), _whole(indices))
-    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (_whole(indices),))
+        return getitem(x.reshape(-1), whole(indices))
+    return getitem(x, (slice(None),) * axis_of(axis, x.ndim) + (whole(indices),))
 
 
-def _whole(indices, name="indices"):
+def whole(indices, name="indices"):
     """Indices as an array of integers, so that a plain number picks without a view."""
-    indices = _raw(indices)
+    indices = raw(indices)
     array = indices if hasattr(indices, "dtype") else np.asarray(indices)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
@@ -140,70 +138,12 @@ def repeat(x, repeats, axis=None):
     [1, 1, 2]
     """
     length = x.size if axis is None else x.shape[axis_of(axis, x.ndim)]
-    counts = to_device(_whole(repeats, "repeats"), "cpu")
+    counts = to_device(whole(repeats, "repeats"), "cpu")
     if counts.min(initial=0) < 0 or counts.shape not in ((), (1,), (length,)):
         raise ValueError(
             f"repeats is one number or {length}, one for each element, and none is negative; got {counts.tolist()}"
         )
     return take(x, np.repeat(np.arange(length), counts), axis)
-
-
-def _along(name: str, indices, axis: int, shape):
-    """`indices` along `axis` of an array of `shape`, as those of its elements in the flattened array."""
-    indices, ndim = _whole(indices), len(shape)
-    axis = axis_of(axis, ndim)
-    fits = indices.ndim == ndim and all(n in (1, m) or a == axis for a, (n, m) in enumerate(zip(indices.shape, shape)))
-    if not fits:
-        raise ValueError(
-            f"{name} needs indices of x's shape {tuple(shape)}, or of another length along axis {axis}; "
-            f"they have shape {indices.shape}"
-        )
-    length = shape[axis]
-    portable.check_range(
-        indices,
-        length,
-        lambda _, i: IndexError(f"index {i} is out of bounds for axis {axis} with size {length}"),
-        lowest=-length,
-    )
-    xp = array_module(indices)
-    indices = indices.astype(np.int64, copy=False)
-    if xp is not np or (indices.size and indices.min() < 0):
-        indices = xp.where(indices < 0, indices + length, indices)
-    return _flat(indices, axis, shape)
-
-
-def _flat(places, axis: int, shape):
-    """Places (none negative) along `axis` of an array of `shape`, as those in the flattened one."""
-    xp = array_module(places)
-    before, length, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    whole = (*shape[:axis], places.shape[axis], *shape[axis + 1 :])
-    places = xp.broadcast_to(places, whole).reshape(before, places.shape[axis], after)
-    if after > 1:
-        places = places * after + xp.arange(after)
-    return (places + (xp.arange(before) * (length * after)).reshape(-1, 1, 1)).reshape(whole)
-
-
-def gather(x, indices, axis: int = -1):
-    """x[.., indices[.., j, ..], ..]: for each element of `indices`, the element of x there along `axis`.
-
-    As NumPy's `take_along_axis`: x and `indices` have equally many axes, and agree in all but `axis` (or have 1 there).
-
-    >>> gather(np.array([[1, 2, 3], [4, 5, 6]]), np.array([[2], [0]]), axis=1).tolist()
-    [[3], [4]]
-    """
-    return _getitem(x.reshape(-1), _along("gather", indices, axis, tuple(x.shape)))
-
-
-def scatter_add(x, indices, values, axis: int = -1):
-    """x with `values` added at `indices` along `axis` (the reverse of `gather`); x itself is not changed.
-
-    >>> scatter_add(np.zeros(3), np.array([1, 1]), np.array([2.0, 3.0]), axis=0).tolist()
-    [0.0, 5.0, 0.0]
-    """
-    if not hasattr(values, "shape"):  # numbers do not widen floats, and are not cut off to integers
-        values = array_module(_raw(x)).asarray(values, x.dtype if x.dtype.kind in "fV" else None)
-    flat = _along("scatter_add", indices, axis, tuple(x.shape))
-    return x + place(values, flat, (x.size,)).reshape(x.shape)
 
 
 @op
@@ -224,8 +164,8 @@ def embedding(indices, weight, padding_idx: int | None = None):
     """
     if weight.ndim != 2:
         raise ValueError(f"embedding needs a table (V, C); the weight has shape {tuple(weight.shape)}")
-    V, table = weight.shape[0], _raw(weight)
-    indices = _raw(indices)
+    V, table = weight.shape[0], raw(weight)
+    indices = raw(indices)
     indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"embedding needs integer indices, got {indices.dtype}")
@@ -289,30 +229,3 @@ def triu(x: Array, k=0):
 @triu.gradient
 def _(g, k):
     return triu(g, k)
-
-
-def sort(x, axis: int = -1):
-    """x in ascending order along `axis`.
-
-    >>> import numpy as np
-    >>> sort(np.array([[3, 1, 2]])).tolist()
-    [[1, 2, 3]]
-    """
-    order = ordering.argsort(_raw(x), axis)
-    return _getitem(x.reshape(-1), _flat(order, axis_of(axis, x.ndim), tuple(x.shape)))
-
-
-def topk(x, k: int, axis: int = -1, largest: bool = True):
-    """The k largest (or smallest) elements along `axis`, in order, and their places. Returns (values, indices).
-
-    >>> values, places = topk(np.array([3.0, 9.0, 4.0]), 2)
-    >>> values.tolist(), places.tolist()
-    ([9.0, 4.0], [1, 2])
-    """
-    if not 0 <= k <= x.shape[axis]:
-        raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
-    values = _raw(x)
-    falling = ~values if values.dtype.kind in "iub" else -values  # ~: no overflow, also of unsigned ones
-    places = ordering.first_places(falling if largest else values, k, axis)
-    top = _getitem(x.reshape(-1), _flat(places, axis_of(axis, x.ndim), tuple(x.shape)))
-    return top, Tensor(places) if isinstance(x, Tensor) else places

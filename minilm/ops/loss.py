@@ -12,8 +12,8 @@ from minilm_kernels.portable import check_range, unchecked_ranges
 from minilm.autograd import Array, Tensor, is_grad_enabled, op
 from minilm.backend import array_module, check_together, device_of, to_device
 
-from .elementwise import where
-from .indexing import gather
+from .arithmetic import where
+from .gathering import gather
 from .linalg import linear
 from .normalize import log_softmax
 from .reductions import mean, sum

@@ -5,25 +5,27 @@ from __future__ import annotations
 from minilm import backend
 from minilm.autograd import Tensor
 
-from . import activations, compare, elementwise, indexing, linalg, normalize, reductions, shape
+from . import activations, arithmetic, compare, elementwise, gathering, indexing, linalg, normalize, reductions, shape
 
 _METHODS = {
-    elementwise: "abs astype clip cos erf exp log log1p maximum minimum sin sqrt square tanh sign",
+    arithmetic: "clip maximum minimum",
+    elementwise: "abs astype cos erf exp log log1p sin sqrt square tanh sign",
     activations: "gelu relu sigmoid silu softplus",
     compare: "all any argmax argmin argsort",
     reductions: "cumsum logsumexp max mean min prod std sum var",
     shape: "expand expand_dims flatten flip permute split squeeze swapaxes unsqueeze",
-    indexing: "gather repeat scatter_add sort take topk tril triu",
+    gathering: "gather scatter_add sort topk",
+    indexing: "repeat take tril triu",
     linalg: "matmul",
     normalize: "log_softmax softmax",
 }
 
 _OPERATORS = {
-    "add": elementwise.add,
-    "sub": elementwise.subtract,
-    "mul": elementwise.multiply,
-    "truediv": elementwise.divide,
-    "pow": elementwise.power,
+    "add": arithmetic.add,
+    "sub": arithmetic.subtract,
+    "mul": arithmetic.multiply,
+    "truediv": arithmetic.divide,
+    "pow": arithmetic.power,
     "matmul": linalg.matmul,
     "and": compare.bitwise_and,
     "or": compare.bitwise_or,
@@ -98,7 +100,7 @@ def install() -> None:
     for name, function in _COMPARISONS.items():
         setattr(Tensor, f"__{name}__", _operator(function)[0])
     Tensor.__hash__ = object.__hash__
-    Tensor.__neg__ = lambda self: elementwise.negative(self)
+    Tensor.__neg__ = lambda self: arithmetic.negative(self)
     Tensor.__abs__ = lambda self: elementwise.abs(self)
     Tensor.__invert__ = lambda self: compare.invert(self)
     Tensor.__getitem__ = lambda self, index: indexing.getitem(self, index)

@@ -14,7 +14,8 @@ from minilm.autograd.mode import state
 from minilm.backend import array_module
 from minilm.backend import matmul as product
 
-from .elementwise import astype, where
+from .arithmetic import where
+from .elementwise import astype
 from .linalg import linear
 from .recurrent import gru_cell, lstm_cell
 from .shape import stack

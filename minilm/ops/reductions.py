@@ -10,8 +10,9 @@ from minilm_kernels import portable
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
 
+from .arithmetic import where
 from .axes import axes_of
-from .elementwise import by_kernel, exp, sqrt, where
+from .elementwise import by_kernel, exp, sqrt
 from .shape import broadcast_to, flip
 
 __all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]

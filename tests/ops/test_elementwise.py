@@ -328,3 +328,11 @@ def test_erf_is_exact():
     x = np.linspace(-4, 4, 101)
     np.testing.assert_allclose(ops.erf(x), [math.erf(v) for v in x], rtol=1e-15)
     assert ops.erf(np.zeros((0, 2), np.float32)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("x", [np.ones(2, np.float32), minilm.tensor([1.0, 2.0])], ids=["array", "tensor"])
+def test_astype_knows_every_dtype_of_the_library(x):
+    assert ops.astype(x, "bfloat16").dtype.name == "bfloat16"
+    assert x.astype("int64").dtype == np.int64
+    with pytest.raises(TypeError, match="float33"):
+        ops.astype(x, "float33")
