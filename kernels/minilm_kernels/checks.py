@@ -25,6 +25,8 @@ def has_columns(name: str, array) -> None:
 
 def normal_axis(axis: int, x) -> int:
     """The axis of `x` that is meant, not negative; ValueError if it has none such."""
+    if not hasattr(axis, "__index__"):
+        raise TypeError(f"axis is {axis!r}; expected an integer: one axis")
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis is {axis}; an array of shape {x.shape} has axes {-x.ndim} to {x.ndim - 1}")
     return axis % x.ndim

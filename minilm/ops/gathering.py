@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 
 import numpy as np
 from minilm_kernels import ordering, portable
@@ -98,10 +99,11 @@ def topk(x, k: int, axis: int = -1, largest: bool = True):
     >>> values.tolist(), places.tolist()
     ([9.0, 4.0], [1, 2])
     """
-    if not 0 <= k <= x.shape[axis]:
+    axis = axis_of(axis, x.ndim)
+    if not 0 <= index(k) <= x.shape[axis]:
         raise ValueError(f"topk needs 0 <= k <= {x.shape[axis]}, the length of axis {axis}; got k={k}")
     values = raw(x)
     falling = ~values if values.dtype.kind in "iub" else -values  # ~: no overflow, also of unsigned ones
-    places = ordering.first_places(falling if largest else values, k, axis)
-    top = _picked(x, _flat(places, axis_of(axis, x.ndim), tuple(x.shape)))
+    places = ordering.first_places(falling if largest else values, index(k), axis)
+    top = _picked(x, _flat(places, axis, tuple(x.shape)))
     return top, Tensor(places) if isinstance(x, Tensor) else places

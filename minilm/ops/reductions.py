@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from minilm_kernels import portable
+from minilm_kernels.checks import is_half
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module
@@ -24,13 +25,13 @@ def _count(shape, axis) -> int:
 
 
 def _wide(x):
-    """The dtype to add up in: bfloat16, of 8 bits, would lose all that is 1/256 of the sum so far."""
-    return "float32" if x.dtype.kind == "V" else None
+    """The dtype to add up in: bfloat16, of 8 bits, would lose all that is 1/256 of the sum so far; float16 1/2048."""
+    return "float32" if is_half(x.dtype) else None
 
 
 def _narrow(y, x):
     """`y` in the dtype of `x`, after sums in a wider one."""
-    return y.astype(x.dtype) if x.dtype.kind == "V" else y
+    return y.astype(x.dtype) if is_half(x.dtype) else y
 
 
 def _restored(y, x_shape, axis, keepdims):
@@ -91,7 +92,9 @@ def std(x, axis=None, keepdims=False, ddof=0):
     >>> std(np.array([1.0, 3.0])).item()
     1.0
     """
-    return sqrt(var(x, axis, keepdims, ddof))
+    y = var(x, axis, keepdims, ddof)
+    zero = y == 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, y)))  # where nothing varies the slope is 0, as torch has it
 
 
 @op
@@ -135,7 +138,7 @@ def prod(x: Array, axis=None, keepdims=False):
     >>> prod(np.array([2.0, 3.0, 4.0])).item()
     24.0
     """
-    return x.prod(axis=axis, keepdims=keepdims)
+    return _narrow(x.prod(axis=axis, dtype=_wide(x), keepdims=keepdims), x)
 
 
 @prod.gradient
@@ -184,6 +187,8 @@ def logsumexp(x: Array, axis=None, keepdims=False):
     1000.6931
     """
     xp = array_module(x)
+    if x.dtype.kind in "iub":
+        x = x.astype("float64")
     highest = portable.largest(x, axis, True, -xp.inf)
     highest = xp.where(xp.isfinite(highest), highest, 0).astype(x.dtype, copy=False)
     with np.errstate(divide="ignore"):  # the logarithm of a sum of nothing is -inf, and no reason to warn

@@ -183,6 +183,9 @@ def flatten(x, start_axis: int = 0, end_axis: int = -1):
 
 @op
 def _concatenate(*arrays: Array, axis=0):
+    floats = {x.dtype for x in arrays if x.dtype.kind in "fV"}
+    if len(floats) == 1:  # integers beside them do not make float64 of them
+        arrays = [x.astype(*floats, copy=False) for x in arrays]
     return portable.concatenate(arrays, axis)
 
 
@@ -236,7 +239,7 @@ def split(x, indices_or_sections, axis: int = 0):
     >>> [part.tolist() for part in split(np.arange(4), 2)], [part.tolist() for part in split(np.arange(4), [1])]
     ([[0, 1], [2, 3]], [[0], [1, 2, 3]])
     """
-    length = x.shape[axis]
+    length = x.shape[axis_of(axis, x.ndim)]
     if hasattr(indices_or_sections, "__len__"):
         cuts = [max(int(cut) + length, 0) if cut < 0 else int(cut) for cut in indices_or_sections]
         if cuts != sorted(cuts):

@@ -163,3 +163,9 @@ def test_shapes_that_do_not_fit_are_an_error():
         ops.layer_norm(x, np.ones(2, np.float32))
     with pytest.raises(ValueError, match="axis is 2"):
         ops.softmax(x, 2)
+
+
+@pytest.mark.parametrize("function", [ops.softmax, ops.log_softmax])
+def test_one_axis_has_to_be_named(function):
+    with pytest.raises(TypeError, match="axis is None; expected an integer"):
+        function(np.ones((2, 3), np.float32), axis=None)

@@ -1,10 +1,11 @@
 """Reductions: every form of `axis`, ties, zeros, empty and masked rows."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import minilm
-from minilm import ops
+from minilm import backend, ops
 
 APART = np.random.default_rng(3).permutation(24).reshape(2, 3, 4) / 5.0 - 2.3
 ZEROS = np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 4.0], [1.5, 2.0, -1.0]])
@@ -100,3 +101,31 @@ def test_sums_in_bfloat16_do_not_stop_at_256():
 def test_a_list_is_taken_for_an_array():
     assert ops.sum([1.5, 2.5]) == 4
     assert ops.max([[1.0, 5.0]], 1).tolist() == [5]
+
+
+HALVES = ["float16", "bfloat16"]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["sum", "mean", "cumsum", "prod", "logsumexp"])
+def test_sums_in_16_bits_are_float32s_rounded_once(name, dtype, device, rng):
+    dtype = backend.resolve_dtype(dtype)
+    x = (1 + rng.random((3000, 2)) / (3000 if name == "prod" else 1)).astype(dtype)
+    exact = getattr(ops, name)(x.astype(np.float64), axis=0)
+    found = getattr(ops, name)(backend.to_device(x, device), axis=0)
+    assert found.dtype == dtype
+    rtol = float(ml_dtypes.finfo(dtype).eps) * (4 if name == "logsumexp" else 1)
+    np.testing.assert_allclose(backend.to_numpy(found).astype(np.float64), exact, rtol=rtol)
+
+
+def test_std_of_equal_numbers_has_a_gradient_of_zero(device):
+    x = minilm.tensor([[2.0, 2.0], [1.0, 3.0], [np.nan, 1.0]], requires_grad=True, device=device)
+    y = ops.std(x, -1)
+    np.testing.assert_allclose(y.numpy(), [0, 1, np.nan])
+    y[:2].sum().backward()
+    np.testing.assert_allclose(x.grad.numpy()[:2], [[0, 0], [-0.5, 0.5]])
+
+
+def test_logsumexp_of_integers_is_float64():
+    assert ops.logsumexp(np.array([1, 1])).dtype == np.float64
+    assert float(minilm.tensor([True, True]).logsumexp().item()) == pytest.approx(1 + np.log(2))

@@ -132,3 +132,17 @@ def test_a_view_shares_the_version_of_its_base(view):
     assert seen._version is x._version
     with pytest.raises(RuntimeError, match=r"multiply kept 'b' .* changed in place"):
         y.sum().backward()
+
+
+def test_integers_beside_floats_are_joined_in_the_floats_dtype():
+    x, n = minilm.tensor([1.0, 2.0], requires_grad=True), np.array([3, 4])
+    for y in (ops.concatenate([x, n]), ops.stack([n, x])):
+        assert y.dtype == np.float32
+    assert ops.concatenate([n, n]).dtype == n.dtype
+    assert ops.concatenate([n, np.ones(2), np.ones(2, np.float32)]).dtype == np.float64
+
+
+@pytest.mark.parametrize("call", [lambda x: x.split(1), lambda x: x.topk(1)])
+def test_a_number_has_no_axis_to_cut(call):
+    with pytest.raises(np.exceptions.AxisError):
+        call(minilm.tensor(3.0))
