@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 __all__ = [
-    "are_alike", "has_columns", "is_floating", "is_half", "is_integer", "is_sequence", "is_step", "last_axis_only",
-    "matches", "matches_or_narrower", "narrower", "normal_axis", "seed", "wide",
+    "are_alike", "common_dtype", "has_columns", "is_floating", "is_half", "is_integer", "is_sequence", "is_step",
+    "last_axis_only", "matches", "matches_or_narrower", "narrower", "normal_axis", "seed", "wide",
 ]  # fmt: skip
 
 
@@ -75,6 +75,12 @@ def narrower(dtype, x) -> dict:
 def is_half(dtype) -> bool:
     """Whether this is float16 or bfloat16."""
     return dtype.itemsize == 2 and dtype.kind in "fV"  # of these there are float16 and bfloat16
+
+
+def common_dtype(*arrays) -> np.dtype:
+    """The dtype that holds the numbers of all; integers beside floats are taken for the floats', and widen nothing."""
+    floats = [x.dtype for x in arrays if x.dtype.kind not in "iub"]
+    return np.result_type(*(floats or [x.dtype for x in arrays]))
 
 
 def wide(array):

@@ -37,10 +37,8 @@ def first_places(x, k: int, axis: int = -1):
         places = hits.reshape(*x.shape[:-1], k) % x.shape[-1]
         order = argsort(np.take_along_axis(x, places, -1))
         places = np.take_along_axis(places, order, -1)
-    elif _has_keys(x.dtype):
-        places = np.sort(np.partition(_keys(x), k - 1, axis=-1)[..., :k], axis=-1) & _PLACE
     else:
-        places = np.argsort(x, axis=-1, kind="stable")[..., :k]
+        places = argsort(x)[..., :k]
     return np.moveaxis(places, -1, axis)
 
 

@@ -14,12 +14,13 @@ from contextvars import ContextVar
 
 import numpy as np
 
-from .half import is_half
+from .checks import is_half
 from .recording import is_recording
 from .registry import array_module
 
 __all__ = [
-    "add_at", "check_range", "clip", "concatenate", "erf", "largest", "unchecked_ranges", "where"
+    "add_at", "check_places", "check_range", "clip", "concatenate", "erf", "kind_of", "largest", "unchecked_ranges",
+    "where",
 ]  # fmt: skip
 
 
@@ -110,13 +111,13 @@ def add_at(target, index, values) -> None:
     16 bits are summed up in float32, and rounded once.
     """
     xp = array_module(target)
-    if xp is np and _kind(index) == "b":
+    if xp is np and kind_of(index) == "b":
         target[index] += values  # none is equal to another
         return
     if xp is np and target.flags.c_contiguous and _names_elements(index, target.ndim):
         if isinstance(index, tuple):
             for axis, (part, n) in enumerate(zip(index, target.shape)):
-                check_range(part, n, _out_of_bounds(axis, n), lowest=-n)
+                check_places(part, n, axis)
             index = np.ravel_multi_index(index, target.shape, mode="wrap")
         target, values = target.reshape(-1), np.broadcast_to(values, index.shape).reshape(-1)
         index = index.reshape(-1)
@@ -128,17 +129,14 @@ def add_at(target, index, values) -> None:
     target[...] = total
 
 
-def _out_of_bounds(axis: int, length: int) -> Callable:
-    return lambda _, index: IndexError(f"index {index} is out of bounds for axis {axis} with size {length}")
-
-
 def _names_elements(index, ndim: int) -> bool:
     """Whether there is an array of integers for each axis: NumPy is many times as fast where both have one axis."""
     parts = index if isinstance(index, tuple) else (index,)
-    return len(parts) == ndim and all(_kind(part) in "iu" for part in parts)
+    return len(parts) == ndim and all(kind_of(part) in "iu" for part in parts)
 
 
-def _kind(part) -> str:
+def kind_of(part) -> str:
+    """The kind of the dtype of a part of an index that is an array, "-" for any other."""
     return part.dtype.kind if hasattr(part, "dtype") and hasattr(part, "ndim") else "-"
 
 
@@ -172,3 +170,12 @@ def check_range(indices, length: int, error: Callable[[int, int], Exception], *,
     if bool(wrong.any()):
         position = int(wrong.argmax())
         raise error(position, int(indices.reshape(-1)[position]))
+
+
+def check_places(indices, length: int, axis: int) -> None:
+    """IndexError, as NumPy raises it, for indices that name no place along an axis; negative ones count from behind."""
+
+    def error(_, index):
+        return IndexError(f"index {index} is out of bounds for axis {axis} with size {length}")
+
+    check_range(indices, length, error, lowest=-length)

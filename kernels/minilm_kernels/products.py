@@ -69,7 +69,8 @@ def matmul(a, b, *, align_rows: bool = False):
     (2, 5, 3, 6)
     """
     if a.dtype != b.dtype:
-        a, b = _alike(a, b)
+        common = checks.common_dtype(a, b)
+        a, b = a.astype(common, copy=False), b.astype(common, copy=False)
     if array_module(a) is np:
         if checks.is_half(a.dtype):  # which BLAS doesn't know
             return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
@@ -79,14 +80,6 @@ def matmul(a, b, *, align_rows: bool = False):
         y = y[..., 0] if b.ndim == 1 else y
         return y[..., 0] if a.ndim == b.ndim == 1 else y[..., 0, :] if a.ndim == 1 else y
     return _by_cublas(a, b, align_rows) if a.dtype.char in _CUDA_TYPES else a @ b
-
-
-def _alike(a, b):
-    """Both in the dtype that holds both, or beside integers in that of the floats."""
-    integers = [x.dtype.kind in "iub" for x in (a, b)]
-    same_kind = integers[0] == integers[1]
-    common = np.promote_types(a.dtype, b.dtype) if same_kind else (b if integers[0] else a).dtype
-    return a.astype(common, copy=False), b.astype(common, copy=False)
 
 
 def matmul_into(out, a, b, *, add: bool = False) -> None:

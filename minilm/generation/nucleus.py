@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from minilm_kernels.ordering import first_places
 
+from .processors import log_probabilities
+
 __all__ = ["top_p_filter", "typical_p_filter"]
 
 _AT_FIRST, _MORE = 256, 8  # how many tokens are sorted, and by what factor more if they don't do
@@ -64,11 +66,8 @@ def _likeliest(scores: np.ndarray, p: float) -> np.ndarray:
 
 
 def _most_typical(scores: np.ndarray, p: float) -> np.ndarray:
-    shifted = np.subtract(scores, scores.max(), dtype=np.float64)
-    weights = np.exp(shifted)
-    total = weights.sum()
-    logarithms = shifted - np.log(total)
-    weights /= total
+    logarithms = log_probabilities(scores)
+    weights = np.exp(logarithms)
     entropy = -(np.where(weights > 0, logarithms, 0) * weights).sum()
     oddness = np.abs(-logarithms - entropy)
     count = _AT_FIRST

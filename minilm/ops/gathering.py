@@ -28,12 +28,7 @@ def _along(name: str, indices, axis: int, shape):
             f"they have shape {indices.shape}"
         )
     length = shape[axis]
-    portable.check_range(
-        indices,
-        length,
-        lambda _, i: IndexError(f"index {i} is out of bounds for axis {axis} with size {length}"),
-        lowest=-length,
-    )
+    portable.check_places(indices, length, axis)
     xp = array_module(indices)
     indices = indices.astype(np.int64, copy=False)
     if xp is not np or (indices.size and indices.min() < 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import minilm_kernels as kernels
 import numpy as np
 from minilm_kernels import portable
+from minilm_kernels.portable import kind_of
 from minilm_kernels.recording import is_recording
 
 from minilm.autograd import Array, Placed, Tensor, op
@@ -36,7 +37,7 @@ def _placed(g, index, shape):
         return place(g, index, shape)
     if _is_basic(index):
         return Placed(g, index, shape)
-    if _kind(index) in "iu" and len(shape) == 2:  # rows of a table, negative ones counted from behind
+    if kind_of(index) in "iu" and len(shape) == 2:  # rows of a table, negative ones counted from behind
         return _placed_rows(g, to_device(index, device_of(g)) % max(shape[0], 1), shape)
     return Placed(g, index, shape, portable.add_at)
 
@@ -80,24 +81,14 @@ def getitem(x, index):
 
 def _check_range(index: tuple, shape: tuple[int, ...]) -> None:
     """IndexError for integers that name no place along their axis, as NumPy raises it."""
-    taken = [0 if p is None or p is Ellipsis else p.ndim if _kind(p) == "b" else 1 for p in index]
+    taken = [0 if p is None or p is Ellipsis else p.ndim if kind_of(p) == "b" else 1 for p in index]
     axis = 0
     for part, count in zip(index, taken):
         if part is Ellipsis:
             axis += len(shape) - sum(taken)
-        elif _kind(part) in "iu" and axis < len(shape):
-            n, where = shape[axis], axis
-            portable.check_range(
-                part,
-                n,
-                lambda _, i, n=n, where=where: IndexError(f"index {i} is out of bounds for axis {where} with size {n}"),
-                lowest=-n,
-            )
+        elif kind_of(part) in "iu" and axis < len(shape):
+            portable.check_places(part, shape[axis], axis)
         axis += count
-
-
-def _kind(part) -> str:
-    return part.dtype.kind if hasattr(part, "dtype") and hasattr(part, "ndim") else "-"
 
 
 @op

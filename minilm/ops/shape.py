@@ -7,6 +7,7 @@ from operator import index
 
 import numpy as np
 from minilm_kernels import portable
+from minilm_kernels.checks import common_dtype
 
 from minilm.autograd import Array, Tensor, op
 from minilm.backend import array_module, device_of
@@ -183,10 +184,8 @@ def flatten(x, start_axis: int = 0, end_axis: int = -1):
 
 @op
 def _concatenate(*arrays: Array, axis=0):
-    floats = {x.dtype for x in arrays if x.dtype.kind in "fV"}
-    if len(floats) == 1:  # integers beside them do not make float64 of them
-        arrays = [x.astype(*floats, copy=False) for x in arrays]
-    return portable.concatenate(arrays, axis)
+    common = common_dtype(*arrays)
+    return portable.concatenate([x.astype(common, copy=False) for x in arrays], axis)
 
 
 @_concatenate.gradient
